@@ -1,0 +1,62 @@
+"""Embed images and text with ALIGN on Ray, into LanceDB tables you search with words, pictures, or both.
+
+Importing the package registers the LanceDB embedding function ``align``. Everything else is imported at first use, so
+that the encoders work where neither LanceDB nor Ray is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lance_align.encoders import allow_models as allow_models
+    from lance_align.encoders import load_encoder as load_encoder
+    from lance_align.encoders import resolve_spec as resolve_spec
+    from lance_align.encoders.base import Embeddings as Embeddings
+    from lance_align.encoders.base import Encoder as Encoder
+    from lance_align.encoders.zero_shot import zero_shot as zero_shot
+    from lance_align.errors import LanceAlignError as LanceAlignError
+    from lance_align.functions import AlignFunction as AlignFunction
+    from lance_align.functions import add_labels as add_labels
+    from lance_align.jobs import JobReport as JobReport
+    from lance_align.jobs import embed as embed
+    from lance_align.queries import Query as Query
+    from lance_align.spec import ModelSpec as ModelSpec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AlignFunction": "lance_align.functions",
+    "Embeddings": "lance_align.encoders.base",
+    "Encoder": "lance_align.encoders.base",
+    "JobReport": "lance_align.jobs",
+    "LanceAlignError": "lance_align.errors",
+    "ModelSpec": "lance_align.spec",
+    "Query": "lance_align.queries",
+    "add_labels": "lance_align.functions",
+    "allow_models": "lance_align.encoders",
+    "embed": "lance_align.jobs",
+    "load_encoder": "lance_align.encoders",
+    "resolve_spec": "lance_align.encoders",
+    "zero_shot": "lance_align.encoders.zero_shot",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if find_spec("lancedb") is not None:
+    importlib.import_module("lance_align.functions")  # registers "align"; LanceDB finds no plugins by itself

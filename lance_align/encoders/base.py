@@ -1,0 +1,74 @@
+"""The contract of every encoder: images and texts in, L2-normalised embeddings out, bad rows kept as rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lance_align.images import ImageInput
+from lance_align.spec import ModelSpec
+
+Vectors: TypeAlias = NDArray[np.float32]  # (n, dim), each row of norm 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The embeddings of n inputs, in their order.
+
+    ``embeddings[i]`` is a ``(dim,) float32`` vector of norm 1, or None where input i has none; iterate to get them all.
+
+    Attributes:
+        vectors: ``(n, dim) float32``; a row without an embedding holds zeros.
+        reasons: one entry an input: None where there is a vector, else ``"kind: detail"`` as in `RowError`.
+    """
+
+    vectors: Vectors
+    reasons: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.vectors) != len(self.reasons):
+            raise ValueError(f"{len(self.vectors)} vectors but {len(self.reasons)} reasons")
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def __getitem__(self, index: int) -> Vectors | None:
+        return None if self.reasons[index] is not None else self.vectors[index]
+
+    def __iter__(self) -> Iterator[Vectors | None]:
+        return (self[index] for index in range(len(self)))
+
+
+class Encoder(ABC):
+    """Two towers into one space. Thread-safe; a tower is loaded when it is first used."""
+
+    spec: ModelSpec
+
+    @abstractmethod
+    def encode_images(self, images: Sequence[ImageInput | None]) -> Embeddings:
+        """Embed images of any accepted form (see `lance_align.images.load`); None and bad images become reasons."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
+        """Embed images already squashed and cropped by `lance_align.images.to_pixels`.
+
+        Args:
+            pixels: uint8 ``(n, height, width, 3)`` of the spec's crop; n may be 0.
+
+        Returns:
+            ``(n, dim) float32`` of norm 1; rows the model gives no finite vector for hold NaN.
+        """
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
+        """Embed texts; None becomes the reason ``null``. The empty string is embedded; long texts are truncated."""
+
+    @property
+    @abstractmethod
+    def temperature(self) -> float:
+        """What cosines are divided by to give logits."""

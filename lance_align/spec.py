@@ -1,0 +1,139 @@
+"""What a model is, small enough to send anywhere: `ModelSpec`, and the table of known checkpoints.
+
+Only this description crosses process borders and is stored in tables; weights are loaded from it where they are needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from lance_align.errors import ModelError
+
+Resample = Literal["bilinear", "bicubic"]
+Triple = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """How RGB pixels become the model's input: squash to `resize`, crop the centre, then ``pixel * scale + shift``.
+
+    Attributes:
+        resize: (height, width) in pixels; the aspect ratio is not kept, as ALIGN's processor does.
+        crop: (height, width) in pixels of the centre crop; equal to `resize` where nothing is cropped.
+        resample: the interpolation of the resize.
+        scale: per channel (red, green, blue), applied to uint8 values 0-255 as float32.
+        shift: per channel, added after `scale`.
+    """
+
+    resize: tuple[int, int]
+    crop: tuple[int, int]
+    resample: Resample = "bilinear"
+    scale: Triple = (1 / 127.5, 1 / 127.5, 1 / 127.5)
+    shift: Triple = (-1.0, -1.0, -1.0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A checkpoint, described without its weights.
+
+    Attributes:
+        name: a known checkpoint's name, a hub id, or the absolute path of a local directory.
+        revision: the hub commit the weights came from; None for bundled and local checkpoints.
+        family: the kind of model, a key of the closed list in `lance_align.encoders`.
+        dim: length of an embedding.
+        image: what pixels go through before the image tower.
+        max_tokens: longest text in tokens, special tokens included; longer texts are truncated.
+        fingerprint: hex digest of weights, tokenizer and configuration; equal fingerprints give equal vectors.
+    """
+
+    name: str
+    revision: str | None
+    family: str
+    dim: int
+    image: ImageSpec
+    max_tokens: int
+    fingerprint: str
+
+    def to_json(self) -> str:
+        """The spec as one line of JSON with sorted keys; `from_json` gives an equal spec back."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ModelSpec:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ModelError: the text is not JSON, or a field is missing, unknown or of the wrong type.
+        """
+        try:
+            raw: Any = json.loads(text)
+            return _spec_from_mapping(raw)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"a model description could not be read ({type(error).__name__}: {error}); expected the JSON that "
+                "ModelSpec.to_json writes: the table's metadata is damaged or comes from another version"
+            ) from error
+
+
+def _spec_from_mapping(raw: Mapping[str, Any]) -> ModelSpec:
+    image = dict(raw["image"])
+    for key in ("resize", "crop"):
+        height, width = image[key]
+        image[key] = (_whole(height), _whole(width))
+    for key in ("scale", "shift"):
+        red, green, blue = image[key]
+        image[key] = (float(red), float(green), float(blue))
+    if image["resample"] not in ("bilinear", "bicubic"):
+        raise ValueError(f"resample {image['resample']!r} is neither 'bilinear' nor 'bicubic'")
+    spec = ModelSpec(**{**raw, "image": ImageSpec(**image)})
+    if not all(isinstance(text, str) for text in (spec.name, spec.family, spec.fingerprint)):
+        raise TypeError("name, family and fingerprint must be text")
+    if not (spec.revision is None or isinstance(spec.revision, str)):
+        raise TypeError("revision must be text or null")
+    _whole(spec.dim)
+    _whole(spec.max_tokens)
+    return spec
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is not a whole number above 0")
+    return value
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that tables may name without further permission."""
+
+    name: str
+    family: str
+    source: Literal["bundled", "hub", "none"]
+    summary: str
+
+
+KNOWN_CHECKPOINTS: Mapping[str, Checkpoint] = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint(
+            name="align-tiny",
+            family="align",
+            source="bundled",
+            summary="small ALIGN trained by pipelines/train.py on drawn scenes and emoji artwork; works offline",
+        ),
+        Checkpoint(
+            name="kakaobrain/align-base",
+            family="align",
+            source="hub",
+            summary="ALIGN of 172 M parameters trained on COYO-700M (EfficientNet-B7 and BERT-base), 640 dimensions",
+        ),
+        Checkpoint(
+            name="fake",
+            family="fake",
+            source="none",
+            summary="lance_align.testing.FakeEncoder: deterministic vectors without a model, for tests",
+        ),
+    )
+}
