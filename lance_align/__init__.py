@@ -58,5 +58,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if find_spec("lancedb") is not None:
+if find_spec("lancedb") is not None and find_spec("lance_align.functions") is not None:
     importlib.import_module("lance_align.functions")  # registers "align"; LanceDB finds no plugins by itself
