@@ -1,0 +1,64 @@
+"""What a table holds already: its ids, streamed, and how many rows have vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import lance
+import pyarrow as pa
+
+from lance_align.tables.failures import lance_failures
+from lance_align.tables.schema import ERROR, ID
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RowCounts:
+    """Rows of a table: `embedded` without an error, `failed` with one."""
+
+    embedded: int
+    failed: int
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.embedded + self.failed
+
+
+def read_done_ids(
+    uri: str,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+    batch_rows: int = 65_536,
+) -> Iterator[pa.StringArray]:
+    """Stream the ids of a table; only that column is read, and one batch is held at a time.
+
+    Args:
+        version: a version of the table; None for the latest.
+        batch_rows: most ids in one array.
+
+    Raises:
+        TableError: the table is missing or cannot be read.
+    """
+    with lance_failures("read the ids of", uri):
+        dataset = _open(uri, storage_options, version)
+        for batch in dataset.to_batches(columns=[ID], batch_size=batch_rows):
+            yield cast(pa.StringArray, batch.column(0))
+
+
+def count_rows(uri: str, *, storage_options: Mapping[str, str] | None = None, version: int | None = None) -> RowCounts:
+    """Count a table's rows with and without an error.
+
+    Raises:
+        TableError: the table is missing or cannot be read.
+    """
+    with lance_failures("count the rows of", uri):
+        dataset = _open(uri, storage_options, version)
+        failed = dataset.count_rows(f"{ERROR} IS NOT NULL")
+        return RowCounts(embedded=dataset.count_rows() - failed, failed=failed)
+
+
+def _open(uri: str, storage_options: Mapping[str, str] | None, version: int | None) -> lance.LanceDataset:
+    return lance.dataset(uri, version=version, storage_options=dict(storage_options) if storage_options else None)

@@ -1,0 +1,259 @@
+"""The columns of a table and the metadata that says which model wrote its vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+from lance.schema import LanceSchema
+
+from lance_align.errors import ArgumentError, ModelError, TableError
+from lance_align.spec import ModelSpec
+
+ID = "id"
+IMAGE = "image"
+URI = "uri"
+VECTOR = "vector"
+TEXT_VECTOR = "text_vector"
+ERROR = "error"
+
+FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is registered under
+FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
+SPEC_KEY = b"lance_align:spec"
+PRIMARY_KEY = b"lance-schema:unenforced-primary-key"  # Lance's field metadata; merge_insert then sees equal ids
+
+# Columns that LanceDB adds to results, or that Lance keeps for itself.
+_RESULT_COLUMNS = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
+
+Embed = Literal["image", "text", "both"]
+Store = Literal["bytes", "uri", "none"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedColumn:
+    """A source column, the vector column made from it, and whether the source is a picture or a text."""
+
+    source: str
+    vector: str
+    kind: Literal["image", "text"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which columns a table has besides the user's own.
+
+    Attributes:
+        embed: what gets a vector; with ``both`` the picture's is `vector` and the text's `text_vector`.
+        store: what stands for a picture: its `bytes` (as they were, or a thumbnail) in the column ``image``, its
+            location in the column ``uri``, or nothing, which only ``embed="text"`` allows.
+        text: the user's column that holds the text; needed unless ``embed="image"``.
+
+    Raises:
+        ArgumentError: the three do not go together.
+    """
+
+    embed: Embed = "image"
+    store: Store = "bytes"
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.embed != "image" and self.text is None:
+            raise ArgumentError(f"embed={self.embed!r} needs a text column; say which one holds the text")
+        if self.embed != "text" and self.store == "none":
+            raise ArgumentError(
+                f"embed={self.embed!r} needs the picture in the table; keep its bytes, a thumbnail or its uri"
+            )
+
+    @property
+    def embedded(self) -> tuple[EmbeddedColumn, ...]:
+        """The vector columns, `vector` first."""
+        image = EmbeddedColumn(source=IMAGE if self.store == "bytes" else URI, vector=VECTOR, kind="image")
+        if self.embed == "image":
+            return (image,)
+        vector = VECTOR if self.embed == "text" else TEXT_VECTOR
+        text = EmbeddedColumn(source=self.text or "", vector=vector, kind="text")
+        return (text,) if self.embed == "text" else (image, text)
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """The names this layout takes; a user's column of the same name has to be renamed."""
+        picture = {"bytes": (IMAGE,), "uri": (URI,), "none": ()}[self.store]
+        return (ID, *picture, *(column.vector for column in self.embedded), ERROR)
+
+
+def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec) -> pa.Schema:
+    """The schema of a table: `id`, the user's columns unchanged, the picture, the vectors, `error`, and the metadata.
+
+    Args:
+        user: the columns that travel along (without those that become `id`, `image` or `uri`); their order, types,
+            nullability and field metadata are kept. Schema metadata is dropped: it may name other functions to run.
+        layout: the columns this package adds.
+        spec: the model that writes every vector column.
+
+    Returns:
+        `id` string not null and declared primary key, `image` large_binary or `uri` string, each vector
+        ``FixedSizeList<float32, dim>``, `error` string.
+
+    Raises:
+        TableError: a user's column has a name or a type that the table cannot hold, or the text column is missing.
+    """
+    _check_user_columns(user, layout)
+    pictures: dict[Store, list[pa.Field[Any]]] = {
+        "bytes": [pa.field(IMAGE, pa.large_binary())],
+        "uri": [pa.field(URI, pa.string())],
+        "none": [],
+    }
+    vectors = [pa.field(column.vector, pa.list_(pa.float32(), spec.dim)) for column in layout.embedded]
+    fields: list[pa.Field[Any]] = [
+        pa.field(ID, pa.string(), nullable=False, metadata={PRIMARY_KEY: b"true"}),
+        *(_without_primary_key(field) for field in user),
+        *pictures[layout.store],
+        *vectors,
+        pa.field(ERROR, pa.string()),
+    ]
+    return pa.schema(fields, metadata=function_metadata(layout.embedded, spec))
+
+
+def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
+    seen: set[str] = set()
+    for name in user.names:
+        if name in layout.own_columns or name in _RESULT_COLUMNS:
+            raise TableError(
+                f"the input has a column {name!r}, a name the table needs for itself; rename it in the input"
+            )
+        if name in seen:
+            raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
+        if not name or "." in name:
+            raise TableError(f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period)")
+        seen.add(name)
+    if layout.text is not None and layout.embed != "image" and layout.text not in seen:
+        raise TableError(f"there is no text column {layout.text!r}; the input has {', '.join(user.names) or 'none'}")
+    for field in user:
+        _check_type(field)
+
+
+def _check_type(field: pa.Field[Any]) -> None:
+    """Refuse, before anything is written, a type that Lance cannot hold or would change."""
+    try:
+        stored = LanceSchema.from_pyarrow(pa.schema([field])).to_pyarrow().field(0).type
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise TableError(
+            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or drop it"
+        ) from error
+    is_json = isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name == "arrow.json"
+    if stored != field.type and not is_json:  # JSON comes back as JSON, though kept as binary (measured, pylance 14)
+        raise TableError(
+            f"column {field.name!r} has type {field.type}, which Lance would change to {stored}; cast it in the input"
+        )
+
+
+def _without_primary_key(field: pa.Field[Any]) -> pa.Field[Any]:
+    """A key the user's column was in another table would make a pair with our `id`."""
+    kept: dict[bytes | str, bytes | str] = {
+        key: value for key, value in (field.metadata or {}).items() if not key.startswith(PRIMARY_KEY)
+    }
+    return field.with_metadata(kept) if kept else field.remove_metadata()
+
+
+def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dict[bytes | str, bytes | str]:
+    """Schema metadata that lets LanceDB embed queries and new rows, and lets us know the model again.
+
+    The first entry is what ``EmbeddingFunctionRegistry.get_table_metadata`` writes (a test compares them). The device
+    is a LanceDB variable with a default, so that no machine's device is stored.
+    """
+    functions = [
+        {
+            "name": FUNCTION,
+            "model": function_arguments(spec, kind=column.kind),
+            "source_column": column.source,
+            "vector_column": column.vector,
+        }
+        for column in columns
+    ]
+    specs = {column.vector: json.loads(spec.to_json()) for column in columns}
+    return {
+        FUNCTIONS_KEY: json.dumps(functions, indent=2).encode(),
+        SPEC_KEY: json.dumps(specs, sort_keys=True).encode(),
+    }
+
+
+def function_arguments(spec: ModelSpec, *, kind: Literal["image", "text"]) -> dict[str, Any]:
+    """The keyword arguments of ``AlignFunction.create`` that name one model and one kind of source column."""
+    return {
+        "name": spec.name,
+        "revision": spec.revision,
+        "dim": spec.dim,
+        "fingerprint": spec.fingerprint,
+        "source": kind,
+        "device": "$var:align_device:auto",
+    }
+
+
+def read_specs(schema: pa.Schema) -> dict[str, ModelSpec]:
+    """The model of each vector column, as the job recorded it; empty for a table that none of our jobs created.
+
+    Raises:
+        TableError: the metadata is damaged.
+    """
+    text = (schema.metadata or {}).get(SPEC_KEY)
+    if text is None:
+        return {}
+    try:
+        raw = json.loads(text)
+        return {str(column): ModelSpec.from_json(json.dumps(spec)) for column, spec in raw.items()}
+    except (ValueError, AttributeError, RecursionError, ModelError) as error:
+        raise TableError(f"the table's record of its model is damaged ({error}); write into a new table") from error
+
+
+def check_fits(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
+    """Check that rows of one schema may be appended to a table of another.
+
+    The table may have more nullable columns (labels added later); the new rows hold null there.
+
+    Raises:
+        TableError: another model wrote a vector column (both are named with their fingerprints), or a column is
+            missing, has another type, or is one that the new rows would have to fill.
+    """
+    recorded = read_specs(existing)
+    for column, spec in read_specs(wanted).items():
+        if column in existing.names and column not in recorded:
+            raise TableError(
+                f"{uri} does not say which model wrote its column {column!r}; write into a new table, or with the "
+                "command that created this one"
+            )
+        if column in recorded and recorded[column].fingerprint != spec.fingerprint:
+            raise TableError(
+                f"{uri} holds vectors of {_describe(recorded[column])} in {column!r}, but this run uses "
+                f"{_describe(spec)}; use the table's model, or write into a new table"
+            )
+    _check_columns(existing, wanted, uri=uri)
+
+
+def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
+    for field in wanted:
+        if field.name not in existing.names:
+            raise TableError(
+                f"{uri} has no column {field.name!r} ({field.type}), it has {', '.join(existing.names)}; run with the "
+                "columns the table was created with, or write into a new table"
+            )
+        found = existing.field(field.name)
+        if found.type != field.type or (field.nullable and not found.nullable):
+            raise TableError(
+                f"column {field.name!r} of {uri} is {_column_type(found)}, but the new rows have "
+                f"{_column_type(field)}; cast it in the input, or write into a new table"
+            )
+    for field in existing:
+        if field.name not in wanted.names and not field.nullable:
+            raise TableError(f"{uri} has a column {field.name!r} that may not be null, but the new rows do not have it")
+
+
+def _column_type(field: pa.Field[Any]) -> str:
+    return f"{field.type}{'' if field.nullable else ' not null'}"
+
+
+def _describe(spec: ModelSpec) -> str:
+    revision = f" at {spec.revision}" if spec.revision else ""
+    return f"{spec.name!r}{revision} (fingerprint {spec.fingerprint})"
