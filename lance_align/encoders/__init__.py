@@ -1,0 +1,27 @@
+"""Spec to encoder: two towers that embed images and texts into one space.
+
+    base         the contract: `Encoder`, `Embeddings`
+    cache        `load_encoder`: one encoder a model and device in this process; the closed table of families
+    checkpoints  `resolve_spec`: a model's name to its directory and `ModelSpec`
+    hub          hub id to local directory
+    fingerprint  the digest of a checkpoint directory
+    geometry     preprocessor_config.json to `ImageSpec`
+    permissions  which models table metadata may name
+    align        `AlignEncoder`
+    towers       the two torch modules of ALIGN
+    weights      safetensors into modules
+    tokens       texts to padded batches of token ids
+    devices      "auto" to a torch device
+    zero_shot    labels for images without training
+
+Nothing here needs LanceDB, Ray or pyarrow, and importing this package imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from lance_align.encoders.base import Embeddings, Encoder
+from lance_align.encoders.cache import load_encoder
+from lance_align.encoders.checkpoints import resolve_spec
+from lance_align.encoders.permissions import allow_models, is_allowed
+
+__all__ = ["Embeddings", "Encoder", "allow_models", "is_allowed", "load_encoder", "resolve_spec"]

@@ -1,0 +1,211 @@
+"""ALIGN (arXiv 2102.05918): EfficientNet and BERT into one space, from a local checkpoint directory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lance_align import images as image_door
+from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.encoders.checkpoints import align_config, read_json
+from lance_align.encoders.devices import full_precision, resolve_device
+from lance_align.encoders.fingerprint import fingerprint
+from lance_align.encoders.tokens import Tokens
+from lance_align.encoders.towers import (
+    TEXT_PREFIXES,
+    VISION_PREFIX,
+    TextTower,
+    VisionTower,
+    load_text_tower,
+    load_vision_tower,
+)
+from lance_align.encoders.weights import Weights
+from lance_align.errors import ArgumentError, ModelError, RowError
+from lance_align.images import ImageInput
+from lance_align.spec import ModelSpec
+
+# Bounds of one forward pass: 16 images of 289x289 hold about 1 GB of activations in EfficientNet-B7.
+PIXELS_PER_BATCH = {"cpu": 16 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 289 * 289}
+TOKENS_PER_BATCH = {"cpu": 32 * 64, "mps": 64 * 64, "cuda": 1024 * 64}
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A value made at first use by one thread; others wait. A failure is raised, and tried again next time."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: list[T] = []
+
+    @property
+    def made(self) -> bool:
+        """Whether the value is there."""
+        return bool(self._made)
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
+
+
+class AlignEncoder(Encoder):
+    """An ALIGN checkpoint in float32. `load_encoder` makes them; the arguments are not checked against each other here.
+
+    Args:
+        spec: what `resolve_spec` says of the directory.
+        directory: config.json, model.safetensors, tokenizer and image processor configuration.
+        device: as in `load_encoder`.
+        batch_size: most images, and most texts of the longest kind, in one forward pass; by default bounded by memory.
+
+    Raises:
+        ModelError: the files do not hold the model that the spec describes.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, directory: Path, *, device: str = "auto", batch_size: int | None = None
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ArgumentError(f"batch_size is {batch_size}; expected a whole number above 0")
+        self.spec = spec
+        self.device = resolve_device(device)
+        self._directory = directory
+        self._config = align_config(read_json(directory / "config.json"), where=str(directory / "config.json"))
+        self._weights = Weights(directory / "model.safetensors")
+        self._weights.check_prefixes(VISION_PREFIX, *TEXT_PREFIXES, "temperature")
+        self._temperature = self._weights.scalar("temperature")
+        if not self._temperature > 0.0:
+            raise ModelError(f"{self._weights.path}: temperature is {self._temperature}; expected a number above 0")
+        height, width = spec.image.crop
+        self._images_per_batch = batch_size or max(1, PIXELS_PER_BATCH[self.device.type] // (height * width))
+        self._tokens_per_batch = (
+            batch_size * spec.max_tokens if batch_size is not None else TOKENS_PER_BATCH[self.device.type]
+        )
+        self._vision: Once[VisionTower] = Once(self._load_vision)
+        self._text: Once[TextTower] = Once(self._load_text)
+        self._tokens: Once[Tokens] = Once(lambda: Tokens(directory, max_tokens=spec.max_tokens))
+
+    @property
+    def temperature(self) -> float:
+        """See `Encoder.temperature`."""
+        return self._temperature
+
+    @property
+    def loaded_towers(self) -> frozenset[str]:
+        """Which of ``"image"`` and ``"text"`` are in memory."""
+        loaded = {"image": self._vision.made, "text": self._text.made}
+        return frozenset(name for name, made in loaded.items() if made)
+
+    def encode_images(self, images: Sequence[ImageInput | None]) -> Embeddings:
+        """See `Encoder.encode_images`; images are decoded a forward pass at a time."""
+        vectors = np.zeros((len(images), self.spec.dim), dtype=np.float32)
+        reasons: list[str | None] = [None] * len(images)
+        for start in range(0, len(images), self._images_per_batch):
+            rows, pixels = [], []
+            for row, image in enumerate(images[start : start + self._images_per_batch], start):
+                try:
+                    pixels.append(self._pixels(image))
+                    rows.append(row)
+                except RowError as error:
+                    reasons[row] = str(error)
+            if rows:
+                vectors[rows] = self.encode_pixels(np.stack(pixels))
+        return _embeddings(vectors, reasons)
+
+    def _pixels(self, image: ImageInput | None) -> NDArray[np.uint8]:
+        if image is None:
+            raise RowError("null", "no image")
+        return image_door.to_pixels(image_door.load(image), self.spec.image)
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
+        """See `Encoder.encode_pixels`.
+
+        Raises:
+            ArgumentError: not uint8, or not of the spec's crop.
+        """
+        height, width = self.spec.image.crop
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
+            raise ArgumentError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {height}, {width}, 3)")
+        vectors = np.empty((len(pixels), self.spec.dim), dtype=np.float32)
+        for start in range(0, len(pixels), self._images_per_batch):
+            batch = slice(start, start + self._images_per_batch)
+            vectors[batch] = _normalise(self._vision_features(torch.tensor(pixels[batch])))
+        return vectors
+
+    @torch.inference_mode()
+    def _vision_features(self, pixels: torch.Tensor) -> NDArray[np.float32]:
+        tower = self._vision()
+        with full_precision(self.device):
+            features: torch.Tensor = tower(pixels.to(self.device))
+        return features.cpu().numpy()
+
+    def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
+        """See `Encoder.encode_texts`; texts of similar length share a forward pass, which no vector depends on."""
+        reasons = [_refusal(text) for text in texts]
+        rows = [row for row, reason in enumerate(reasons) if reason is None]
+        vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
+        tokens = self._tokens()
+        ids = tokens.ids([str(texts[row]) for row in rows])
+        for positions, padded, mask in tokens.batches(ids, tokens_per_batch=self._tokens_per_batch):
+            vectors[[rows[position] for position in positions]] = _normalise(self._text_features(padded, mask))
+        return _embeddings(vectors, reasons)
+
+    @torch.inference_mode()
+    def _text_features(self, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float32]:
+        features: torch.Tensor = self._text()(ids.to(self.device), mask.to(self.device))
+        return features.cpu().numpy()
+
+    def _load_vision(self) -> VisionTower:
+        self._check_unchanged()
+        return load_vision_tower(self._config, self.spec.image, self._weights, self.device)
+
+    def _load_text(self) -> TextTower:
+        self._check_unchanged()
+        return load_text_tower(self._config, self._weights, self.device)
+
+    def _check_unchanged(self) -> None:
+        """A tower may be loaded long after the spec was read; a trainer may have written new weights since."""
+        found = fingerprint(self._directory)
+        if found != self.spec.fingerprint:
+            raise ModelError(
+                f"{self._directory} has changed since it was opened (fingerprint {found[:12]}, "
+                f"expected {self.spec.fingerprint[:12]}); load the model again"
+            )
+
+
+def _refusal(text: object) -> str | None:
+    """Why a value cannot be tokenised."""
+    if text is None:
+        return str(RowError("null", "no text"))
+    if not isinstance(text, str):
+        return str(RowError("type", f"{type(text).__name__} cannot be a text; expected str"))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return str(RowError("type", f"not valid Unicode: {error.reason} at character {error.start}"))
+    return None
+
+
+def _normalise(features: NDArray[np.float32]) -> Vectors:
+    """Rows of norm 1, in double precision so that small features do not underflow; NaN where there is no direction."""
+    wide = features.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        unit = np.where(np.isfinite(norms) & (norms > 0.0), wide / norms, np.nan)
+    return unit.astype(np.float32)
+
+
+def _embeddings(vectors: Vectors, reasons: list[str | None]) -> Embeddings:
+    """Rows without a usable vector become reasons, and zeros in the array."""
+    for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+        reasons[row] = str(RowError("encode", "the model gave no vector with a direction (zero or not finite)"))
+        vectors[row] = 0.0
+    return Embeddings(vectors, tuple(reasons))

@@ -1,0 +1,76 @@
+"""One encoder a model and device in this process."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping
+
+from lance_align.encoders.base import Encoder
+from lance_align.encoders.checkpoints import Located, locate
+from lance_align.encoders.devices import resolve_device
+from lance_align.errors import ModelError
+from lance_align.spec import ModelSpec
+
+# Closed on purpose: table metadata names a family, and must not be able to name code.
+FAMILIES: Mapping[str, str] = {
+    "align": "lance_align.encoders.align:AlignEncoder",
+    "fake": "lance_align.testing:FakeEncoder",
+}
+
+_lock = threading.Lock()
+_encoders: dict[tuple[ModelSpec, str], Encoder] = {}
+
+
+def load_encoder(model: str | ModelSpec, *, revision: str | None = None, device: str = "auto") -> Encoder:
+    """The encoder of a model on a device; the same object for the same spec and device in this process.
+
+    Towers are loaded when they are first used. Safe to call from several threads.
+
+    Args:
+        model: a name as in `resolve_spec`, or a spec, whose fingerprint what is found must have.
+        revision: of a hub model given by name.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+
+    Raises:
+        ModelError: as `resolve_spec`, or the checkpoint found is not the one that the spec describes.
+        ArgumentError: this machine does not have the device.
+    """
+    if isinstance(model, ModelSpec) and revision is not None:
+        raise ModelError(f"revision {revision!r} given beside a spec, which has its own ({model.revision!r})")
+    with _lock:
+        if isinstance(model, ModelSpec):
+            place = _place(model.family, device)
+            return _encoders.get((model, place)) or _add(_verified(model), place)
+        located = locate(model, revision=revision)
+        place = _place(located.spec.family, device)
+        return _encoders.get((located.spec, place)) or _add(located, place)
+
+
+def _place(family: str, device: str) -> str:
+    if family not in FAMILIES:
+        raise ModelError(f"unknown model family {family!r}; expected one of {', '.join(sorted(FAMILIES))}")
+    return "cpu" if family == "fake" else str(resolve_device(device))  # the fake runs where torch is not installed
+
+
+def _verified(spec: ModelSpec) -> Located:
+    located = locate(spec.name, revision=spec.revision)
+    found = located.spec
+    if found.fingerprint != spec.fingerprint:
+        raise ModelError(
+            f"model {spec.name!r} found here has fingerprint {found.fingerprint[:12]}, "
+            f"expected {spec.fingerprint[:12]}; another model would give other vectors: "
+            "bring the original, or embed the table again"
+        )
+    if found != spec:
+        raise ModelError(f"the description of model {spec.name!r} does not fit its files: {spec} against {found}")
+    return located
+
+
+def _add(located: Located, place: str) -> Encoder:
+    module, _, name = FAMILIES[located.spec.family].partition(":")
+    family = getattr(importlib.import_module(module), name)
+    files = () if located.directory is None else (located.directory,)
+    encoder: Encoder = family(located.spec, *files, device=place)
+    _encoders[located.spec, place] = encoder
+    return encoder

@@ -1,0 +1,74 @@
+"""Hub id to local directory: the only file of the encoders that may reach a network, for a name the user gave."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lance_align.errors import ModelError
+
+# Exact names: no code, no pickles, no other framework's weights.
+CHECKPOINT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form ``owner/name`` of a hub repository."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def download(repo_id: str, *, revision: str | None) -> tuple[Path, str]:
+    """Bring a checkpoint into the Hugging Face cache, or find it there.
+
+    A hub that cannot be reached, and ``HF_HUB_OFFLINE=1``, are answered from the cache.
+
+    Returns:
+        the directory and the commit hash it holds.
+
+    Raises:
+        ModelError: not in the cache and the hub cannot be reached, does not know it, or keeps it private.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    what = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
+    try:
+        directory = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(CHECKPOINT_FILES)))
+    except GatedRepoError as error:
+        raise ModelError(f"model {what} is gated on the hub; accept its terms there and run: hf auth login") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"model {what}: the hub has no such revision; leave it out for the newest") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"model {what} is not on the hub, or is private; check the spelling, or run: hf auth login"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"model {what} is not in the local cache and the hub cannot be reached; "
+            "connect once, give a local directory, or use the bundled model 'align-tiny'"
+        ) from error
+    except Exception as error:  # httpx, proxy and file system errors: a closed list would miss the next release's
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise ModelError(
+            f"model {what} could not be fetched from the hub ({type(error).__name__}: {reason}); "
+            "give a local directory, or use the bundled model 'align-tiny'"
+        ) from error
+    return directory, directory.name

@@ -1,0 +1,49 @@
+"""Which models may be loaded because table metadata names them.
+
+A model the user names in code or on a command line needs no permission: naming it is the permission.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lance_align.errors import ModelError
+from lance_align.spec import KNOWN_CHECKPOINTS
+
+ENV_ALLOW_MODELS = "LANCE_ALIGN_ALLOW_MODELS"
+
+_allowed: set[str] = set()
+
+
+def allow_models(*names_or_paths: str | Path) -> None:
+    """Let tables name these models, for the life of this process.
+
+    The environment variable ``LANCE_ALIGN_ALLOW_MODELS`` does the same for a list separated by ``os.pathsep``.
+
+    Args:
+        names_or_paths: hub ids or local directories; a directory stands for itself, not for what lies below it.
+
+    Raises:
+        ModelError: a name is empty.
+    """
+    for name in names_or_paths:
+        if not str(name).strip():
+            raise ModelError(f"{name!r} is not a model's name; expected a hub id or a directory")
+        _allowed.update(_spellings(str(name)))
+
+
+def is_allowed(name: str) -> bool:
+    """Whether table metadata may name this model: a known checkpoint, or one the user allowed."""
+    if name in KNOWN_CHECKPOINTS:
+        return True
+    from_environment = (entry for entry in os.environ.get(ENV_ALLOW_MODELS, "").split(os.pathsep) if entry.strip())
+    allowed = _allowed.union(*map(_spellings, from_environment))
+    return not allowed.isdisjoint(_spellings(name))
+
+
+def _spellings(name: str) -> set[str]:
+    """A relative name is a hub id as well as a path below the working directory; an absolute one is a path only."""
+    path = Path(name).expanduser()
+    resolved = str(path.resolve())
+    return {resolved} if path.is_absolute() else {name, resolved}

@@ -1,0 +1,74 @@
+"""Texts to token ids, and ids to batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lance_align.errors import ModelError
+
+# Texts tokenised at a time: bounds the tokenizer's own objects, about 20 kB a text of 64 tokens.
+TEXTS_PER_CALL = 4096
+
+
+class Tokens:
+    """A checkpoint's tokenizer, set up once to truncate and never to pad; safe to call from several threads.
+
+    Args:
+        directory: holds tokenizer.json, or vocab.txt.
+        max_tokens: longest result, special tokens included.
+
+    Raises:
+        ModelError: there is no tokenizer, it is damaged, or it has no fast form.
+    """
+
+    def __init__(self, directory: Path, *, max_tokens: int) -> None:
+        from transformers import AutoTokenizer
+
+        if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+            raise ModelError(f"{directory} has no tokenizer.json; save the tokenizer beside the model")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises bare Exception for a damaged file
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"the tokenizer in {directory} cannot be read ({reason}); save it again") from error
+        if not tokenizer.is_fast:
+            raise ModelError(f"the tokenizer in {directory} is not a fast one; expected a tokenizer.json")
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+        self._tokenizer: Any = tokenizer.backend_tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length=max_tokens)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text with CLS and SEP, truncated."""
+        return [
+            encoding.ids
+            for start in range(0, len(texts), TEXTS_PER_CALL)
+            for encoding in self._tokenizer.encode_batch(list(texts[start : start + TEXTS_PER_CALL]))
+        ]
+
+    def batches(
+        self, ids: Sequence[list[int]], *, tokens_per_batch: int
+    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """Rows of similar length together, padded to the longest of the batch.
+
+        Yields:
+            the positions of the rows in `ids`, their ids ``(n, length) int64`` and mask ``(n, length) int64``, where
+            n x length is at most `tokens_per_batch`, or n is 1.
+        """
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+        start = 0
+        while start < len(order):
+            length = len(ids[order[start]])
+            rows = order[start : start + max(1, tokens_per_batch // max(1, length))]
+            start += len(rows)
+            padded = torch.full((len(rows), length), self.pad_id, dtype=torch.int64)
+            mask = torch.zeros((len(rows), length), dtype=torch.int64)
+            for position, row in enumerate(rows):
+                count = len(ids[row])
+                padded[position, :count] = torch.tensor(ids[row], dtype=torch.int64)
+                mask[position, :count] = 1
+            yield rows, padded, mask

@@ -1,0 +1,103 @@
+"""Safetensors into torch modules: only the tensors a module needs, checked name by name, as float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lance_align.errors import ModelError
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NAMED = 3  # how many names an error lists
+
+
+class Weights:
+    """One safetensors file. Opening it reads the header alone.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ModelError: not a safetensors file, or a damaged one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            self.names: frozenset[str] = frozenset(file.keys())
+
+    def check_prefixes(self, *prefixes: str) -> None:
+        """Refuse a file with tensors that belong to no part of the model: it is another model's.
+
+        Raises:
+            ModelError: names the first few.
+        """
+        foreign = sorted(name for name in self.names if not name.startswith(prefixes))
+        if foreign:
+            raise ModelError(f"{self.path} holds tensors that ALIGN does not have: {_few(foreign)}")
+
+    def scalar(self, name: str) -> float:
+        """One number.
+
+        Raises:
+            ModelError: missing, or not a single number.
+        """
+        if name not in self.names:
+            raise ModelError(f"{self.path} lacks {name!r}; save the whole AlignModel, not a part of it")
+        with self._open() as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        if tensor.numel() != 1:
+            raise ModelError(f"{self.path}: {name!r} has shape {tuple(tensor.shape)}; expected one number")
+        return float(tensor)
+
+    def fill(self, module: nn.Module, *, unused: tuple[str, ...] = ()) -> None:
+        """Copy the tensors of the same names into the module; floats of any width become the module's own.
+
+        Args:
+            module: its state dict names are the file's.
+            unused: prefixes of tensors of the same part of the model that this module does without.
+
+        Raises:
+            ModelError: a tensor is missing, left over, or of another shape or a quantised type.
+        """
+        wanted = module.state_dict()
+        parts = tuple({f"{name.partition('.')[0]}." for name in wanted})
+        offered = {name for name in self.names if name.startswith(parts) and not name.startswith(unused)}
+        missing = sorted(name for name in wanted if name not in offered and not name.endswith(".num_batches_tracked"))
+        if missing:
+            raise ModelError(f"{self.path} lacks {_few(missing)}; the weights do not fit config.json beside them")
+        surplus = sorted(name for name in offered if name not in wanted)
+        if surplus:
+            raise ModelError(f"{self.path} has more than config.json asks for: {_few(surplus)}")
+        with self._open() as file, torch.no_grad():
+            for name in sorted(offered):
+                self._copy(file.get_tensor(name), wanted[name], name)
+
+    def _copy(self, source: torch.Tensor, target: torch.Tensor, name: str) -> None:
+        if source.shape != target.shape:
+            raise ModelError(
+                f"{self.path}: {name!r} has shape {tuple(source.shape)}, config.json asks for {tuple(target.shape)}"
+            )
+        if target.is_floating_point() and source.dtype not in _FLOATS:
+            raise ModelError(f"{self.path}: {name!r} is {source.dtype}; expected float weights, not quantised ones")
+        target.copy_(source)
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt", device="cpu") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{self.path} is not a readable safetensors file ({error}); fetch it again") from error
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

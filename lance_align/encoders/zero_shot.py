@@ -1,0 +1,87 @@
+"""Labels for images without training: softmax over the cosines of an image with a sentence for each label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lance_align.encoders.base import Encoder, Vectors
+from lance_align.encoders.cache import load_encoder
+from lance_align.errors import ArgumentError
+from lance_align.images import ImageInput
+from lance_align.spec import ModelSpec
+
+DEFAULT_TEMPLATE = "a photo of a {}"
+
+
+def zero_shot(
+    images: Sequence[ImageInput | None],
+    labels: Sequence[str],
+    *,
+    template: str = DEFAULT_TEMPLATE,
+    model: str | ModelSpec = "align-tiny",
+    device: str = "auto",
+) -> NDArray[np.float32]:
+    """Probability of each label for each image, with the checkpoint's own temperature.
+
+    Args:
+        images: of any accepted form; see `lance_align.images.load`.
+        labels: what the pictures may show; at least one.
+        template: the sentence a label is put into; ``{}`` stands for the label.
+        model: as in `load_encoder`.
+        device: as in `load_encoder`.
+
+    Returns:
+        ``(images, labels) float32``; a row sums to 1, or is NaN where the image is None or cannot be read.
+
+    Raises:
+        ArgumentError: no labels, a label that is not text, or a template without ``{}``.
+        ModelError: as `load_encoder`.
+    """
+    sentences = _sentences(labels, template)
+    encoder = load_encoder(model, device=device)
+    embedded = encoder.encode_images(images)
+    vectors = embedded.vectors.copy()
+    vectors[[reason is not None for reason in embedded.reasons]] = np.nan
+    return _probabilities(vectors, sentences, encoder)
+
+
+def label_probabilities(
+    vectors: Vectors, labels: Sequence[str], *, encoder: Encoder, template: str = DEFAULT_TEMPLATE
+) -> NDArray[np.float32]:
+    """As `zero_shot` for images embedded already, by the same model.
+
+    Args:
+        vectors: ``(n, dim) float32`` of norm 1; rows of NaN give rows of NaN.
+        labels: as in `zero_shot`.
+        encoder: the one that made the vectors.
+        template: as in `zero_shot`.
+
+    Raises:
+        ArgumentError: as `zero_shot`, or vectors of another length than the encoder's.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != encoder.spec.dim:
+        raise ArgumentError(f"vectors have shape {vectors.shape}; {encoder.spec.name!r} makes (n, {encoder.spec.dim})")
+    return _probabilities(vectors, _sentences(labels, template), encoder)
+
+
+def _sentences(labels: Sequence[str], template: str) -> list[str]:
+    if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
+    if "{}" not in template:
+        raise ArgumentError(f"template {template!r} has no place for the label; expected a sentence with {{}}")
+    return [template.replace("{}", label) for label in labels]
+
+
+def _probabilities(vectors: Vectors, sentences: list[str], encoder: Encoder) -> NDArray[np.float32]:
+    embedded = encoder.encode_texts(sentences)
+    failed = [f"{text!r} ({reason})" for text, reason in zip(sentences, embedded.reasons, strict=True) if reason]
+    if failed:
+        raise ArgumentError(f"a label cannot be embedded: {failed[0]}")
+    logits = vectors.astype(np.float64) @ embedded.vectors.T.astype(np.float64) / encoder.temperature
+    logits -= logits.max(axis=1, keepdims=True)
+    weights = np.exp(logits)
+    probabilities: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
