@@ -1,4 +1,4 @@
-"""Demo corpora: drawn scenes with their ground truth (`scenes`), the OpenMoji pictures (`openmoji`), and both on disk."""
+"""Demo corpora: drawn scenes with their ground truth, the OpenMoji pictures, and both as Parquet on disk."""
 
 from __future__ import annotations
 

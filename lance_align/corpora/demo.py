@@ -24,27 +24,25 @@ from lance_align.errors import ArgumentError, SourceError
 
 Row = Mapping[str, Any]
 
-OPENMOJI_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),  # code points in hexadecimal
-        pa.field("caption", pa.string(), nullable=False),  # the CLDR name
-        pa.field("image", pa.binary(), nullable=False),  # PNG, 256 px
-        pa.field("emoji", pa.string(), nullable=False),
-        pa.field("keywords", pa.list_(pa.string()), nullable=False),
-        pa.field("is_flag", pa.bool_(), nullable=False),
-    ]
-)
-SCENES_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("caption", pa.string(), nullable=False),  # the plainest
-        pa.field("image", pa.binary(), nullable=False),  # PNG, 128 px
-        pa.field("captions", pa.list_(pa.string()), nullable=False),  # all of them
-        pa.field("objects", pa.list_(pa.struct([("name", pa.string()), ("colour", pa.string())])), nullable=False),
-        pa.field("relation", pa.string()),  # null for one object
-        pa.field("background", pa.string(), nullable=False),
-    ]
-)
+_OPENMOJI: list[pa.Field[Any]] = [
+    pa.field("id", pa.string(), nullable=False),  # code points in hexadecimal
+    pa.field("caption", pa.string(), nullable=False),  # the CLDR name
+    pa.field("image", pa.binary(), nullable=False),  # PNG, 256 px
+    pa.field("emoji", pa.string(), nullable=False),
+    pa.field("keywords", pa.list_(pa.string()), nullable=False),
+    pa.field("is_flag", pa.bool_(), nullable=False),
+]
+_SCENES: list[pa.Field[Any]] = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("caption", pa.string(), nullable=False),  # the plainest
+    pa.field("image", pa.binary(), nullable=False),  # PNG, 128 px
+    pa.field("captions", pa.list_(pa.string()), nullable=False),  # all of them
+    pa.field("objects", pa.list_(pa.struct([("name", pa.string()), ("colour", pa.string())])), nullable=False),
+    pa.field("relation", pa.string()),  # null for one object
+    pa.field("background", pa.string(), nullable=False),
+]
+OPENMOJI_SCHEMA = pa.schema(_OPENMOJI)
+SCENES_SCHEMA = pa.schema(_SCENES)
 DEFAULT_SCENES = 2_000
 _SCENE_PX = 128
 _ROWS_PER_GROUP = 250  # what is held in memory

