@@ -185,7 +185,7 @@ def test_any_size_can_be_drawn(size_px: int) -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ArgumentError, match="seed=-1"):
         scene_at(-1, 0)
-    with pytest.raises(ArgumentError, match="two_object_share=1.5"):
+    with pytest.raises(ArgumentError, match=r"two_object_share=1\.5"):
         scene_at(0, 0, two_object_share=1.5)
     with pytest.raises(ArgumentError, match="size_px=0"):
         draw_scene(scene_at(0, 0), size_px=0)
