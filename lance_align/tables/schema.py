@@ -84,7 +84,7 @@ class Layout:
         return (ID, *picture, *(column.vector for column in self.embedded), ERROR)
 
 
-def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec) -> pa.Schema:
+def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_key: bool = False) -> pa.Schema:
     """The schema of a table: `id`, the user's columns unchanged, the picture, the vectors, `error`, and the metadata.
 
     Args:
@@ -92,9 +92,12 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec) -> pa.Schema:
             nullability and field metadata are kept. Schema metadata is dropped: it may name other functions to run.
         layout: the columns this package adds.
         spec: the model that writes every vector column.
+        primary_key: declare `id` the (unenforced) primary key, with which merge_inserts of one id that run at the
+            same time land once. Off by default: LanceDB 0.40 then refuses ``table.add`` and ``merge_insert`` of plain
+            dicts, whose id it takes for nullable; `LanceModel` rows and Arrow tables with a non-null id still work.
 
     Returns:
-        `id` string not null and declared primary key, `image` large_binary or `uri` string, each vector
+        `id` string not null, `image` large_binary or `uri` string, each vector
         ``FixedSizeList<float32, dim>``, `error` string.
 
     Raises:
@@ -108,7 +111,7 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec) -> pa.Schema:
     }
     vectors = [pa.field(column.vector, pa.list_(pa.float32(), spec.dim)) for column in layout.embedded]
     fields: list[pa.Field[Any]] = [
-        pa.field(ID, pa.string(), nullable=False, metadata={PRIMARY_KEY: b"true"}),
+        pa.field(ID, pa.string(), nullable=False, metadata={PRIMARY_KEY: b"true"} if primary_key else None),
         *(_without_primary_key(field) for field in user),
         *pictures[layout.store],
         *vectors,

@@ -1,0 +1,180 @@
+"""Composed queries: pictures and words added and subtracted with weights, as in ALIGN's multimodal retrieval.
+
+    >>> from pathlib import Path
+    >>> query = Query(Path("car.jpg")) + "blue" - 0.5 * Query("red")
+    >>> len(query.parts)
+    3
+
+Each part is embedded and normalised, the weighted sum is normalised again (Jia et al. 2021, arXiv 2102.05918, section 5
+on image + text queries, which adds embeddings of equal weight; weights and minus are the natural extension).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# One part: a str is words; a Path, encoded bytes, a PIL image or a uint8 array (height, width[, channels]) is a
+# picture; a float array (dim,) is an embedding already, for example a row's vector.
+QueryValue: TypeAlias = "str | bytes | bytearray | memoryview | Path | Image | NDArray[Any]"
+
+# Parts have norm 1, so what is left below this after cancelling is rounding (float32 has 1.2e-7), not a direction.
+MIN_NORM = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One weighted part of a query."""
+
+    value: QueryValue
+    weight: float
+
+    @property
+    def kind(self) -> str:
+        """``text``, ``image`` or ``vector``."""
+        if isinstance(self.value, str):
+            return "text"
+        if isinstance(self.value, np.ndarray) and self.value.dtype.kind == "f":
+            return "vector"
+        return "image"
+
+    def __str__(self) -> str:
+        shown = repr(self.value) if isinstance(self.value, (str, Path)) else type(self.value).__name__
+        return f"{shown:.60} ({self.kind})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, init=False)
+class Query:
+    """A weighted sum of words, pictures and embeddings; build it with ``+``, ``-`` and ``*``.
+
+    LanceDB's ``table.search`` takes it like any other query. It is also the way to search with an array of pixels:
+    LanceDB takes a bare array for a vector.
+
+    Args:
+        value: words (str), a picture (Path, bytes, PIL image, uint8 array), an embedding (float array of shape
+            ``(dim,)``), or another query.
+        weight: a finite number; negative leads away from the value.
+
+    Raises:
+        ArgumentError: a value of another type, or a weight that is not a finite number.
+    """
+
+    parts: tuple[Part, ...]
+
+    # numpy would otherwise spread ``array + query`` over the array's elements
+    __array_ufunc__ = None
+
+    def __init__(self, value: QueryValue | Query, weight: float = 1.0) -> None:
+        weight = _checked_weight(weight)
+        if isinstance(value, Query):
+            parts = tuple(Part(part.value, part.weight * weight) for part in value.parts)
+        else:
+            parts = (Part(_checked_value(value), weight),)
+        object.__setattr__(self, "parts", parts)
+
+    @classmethod
+    def _of_parts(cls, parts: Iterable[Part]) -> Query:
+        query = cls.__new__(cls)
+        object.__setattr__(query, "parts", tuple(parts))
+        return query
+
+    def __add__(self, other: QueryValue | Query) -> Query:
+        return self._of_parts((*self.parts, *Query(other).parts))
+
+    def __radd__(self, other: QueryValue | Query) -> Query:
+        return self._of_parts((*Query(other).parts, *self.parts))
+
+    def __sub__(self, other: QueryValue | Query) -> Query:
+        return self + Query(other, -1.0)
+
+    def __rsub__(self, other: QueryValue | Query) -> Query:
+        return Query(other) + Query(self, -1.0)
+
+    def __mul__(self, factor: float) -> Query:
+        return Query(self, factor)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Query:
+        return Query(self, -1.0)
+
+    def __repr__(self) -> str:
+        return f"Query({' '.join(f'{part.weight:+g}*{part}' for part in self.parts)})"
+
+    def encode(self, encoder: Encoder) -> Vectors:
+        """Embed the query; a tower that no part needs is not used.
+
+        Returns:
+            ``(dim,) float32`` of norm 1.
+
+        Raises:
+            ArgumentError: a part cannot be embedded (the message names it), or the parts cancel each other.
+        """
+        embedded = np.zeros((len(self.parts), encoder.spec.dim))
+        for kind, encode in (("text", encoder.encode_texts), ("image", encoder.encode_images)):
+            places = [place for place, part in enumerate(self.parts) if part.kind == kind]
+            if places:
+                values: list[Any] = [self.parts[place].value for place in places]
+                embedded[places] = _vectors(encode(values), [self.parts[place] for place in places])
+        for place, part in enumerate(self.parts):
+            if part.kind == "vector":
+                embedded[place] = _unit(part, encoder.spec.dim)
+        total = np.array([part.weight for part in self.parts]) @ embedded
+        norm = float(np.linalg.norm(total))
+        if norm < MIN_NORM:
+            raise ArgumentError(f"the parts of {self!r} cancel each other; change a weight or leave one out")
+        vector: Vectors = (total / norm).astype(np.float32)
+        return vector
+
+
+def _vectors(embeddings: Embeddings, parts: Sequence[Part]) -> Vectors:
+    for part, reason in zip(parts, embeddings.reasons, strict=True):
+        if reason is not None:
+            raise ArgumentError(f"the query part {part} cannot be embedded: {reason}")
+    return embeddings.vectors
+
+
+def _unit(part: Part, dim: int) -> NDArray[np.float64]:
+    vector = np.asarray(part.value, dtype=np.float64)
+    norm = float(np.linalg.norm(vector))
+    if vector.shape != (dim,) or not math.isfinite(norm) or norm < MIN_NORM:
+        raise ArgumentError(
+            f"the query part {part} of shape {vector.shape} is not an embedding; expected ({dim},), finite and not zero"
+        )
+    return vector / norm
+
+
+def _checked_weight(weight: object) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
+        raise ArgumentError(f"a query's weight is {weight!r:.60}; expected a finite number")
+    return float(weight)
+
+
+def _checked_value(value: Any) -> QueryValue:
+    if isinstance(value, (str, bytes, bytearray, memoryview, Path)) or _is_picture(value):
+        return value  # type: ignore[no-any-return]  # a PIL image is recognised without importing Pillow
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value
+    raise ArgumentError(
+        f"a query cannot hold a {type(value).__name__}; expected str (words), Path, bytes, a PIL image or a uint8 "
+        "array (a picture), or a float array (an embedding)"
+    )
+
+
+def _is_picture(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype == np.uint8)
+    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
