@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
-    from lance_align.functions import add_labels as add_labels
     from lance_align.jobs import JobReport as JobReport
     from lance_align.jobs import embed as embed
+    from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.spec import ModelSpec as ModelSpec
 
@@ -35,7 +35,7 @@ _HOMES = {
     "LanceAlignError": "lance_align.errors",
     "ModelSpec": "lance_align.spec",
     "Query": "lance_align.queries",
-    "add_labels": "lance_align.functions",
+    "add_labels": "lance_align.labels",
     "allow_models": "lance_align.encoders",
     "embed": "lance_align.jobs",
     "load_encoder": "lance_align.encoders",

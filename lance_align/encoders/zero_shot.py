@@ -40,12 +40,12 @@ def zero_shot(
         ArgumentError: no labels, a label that is not text, or a template without ``{}``.
         ModelError: as `load_encoder`.
     """
-    sentences = _sentences(labels, template)
+    _check_labels(labels, template)  # before anything is loaded
     encoder = load_encoder(model, device=device)
     embedded = encoder.encode_images(images)
     vectors = embedded.vectors.copy()
     vectors[[reason is not None for reason in embedded.reasons]] = np.nan
-    return _probabilities(vectors, sentences, encoder)
+    return label_probabilities(vectors, labels, encoder=encoder, template=template)
 
 
 def label_probabilities(
@@ -64,24 +64,49 @@ def label_probabilities(
     """
     if vectors.ndim != 2 or vectors.shape[1] != encoder.spec.dim:
         raise ArgumentError(f"vectors have shape {vectors.shape}; {encoder.spec.name!r} makes (n, {encoder.spec.dim})")
-    return _probabilities(vectors, _sentences(labels, template), encoder)
+    return probabilities(
+        vectors, label_vectors(labels, encoder=encoder, template=template), temperature=encoder.temperature
+    )
 
 
-def _sentences(labels: Sequence[str], template: str) -> list[str]:
-    if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
-    if "{}" not in template:
-        raise ArgumentError(f"template {template!r} has no place for the label; expected a sentence with {{}}")
-    return [template.replace("{}", label) for label in labels]
+def label_vectors(labels: Sequence[str], *, encoder: Encoder, template: str = DEFAULT_TEMPLATE) -> Vectors:
+    """Embed the sentence of each label.
 
+    Returns:
+        ``(labels, dim) float32`` of norm 1.
 
-def _probabilities(vectors: Vectors, sentences: list[str], encoder: Encoder) -> NDArray[np.float32]:
+    Raises:
+        ArgumentError: as `zero_shot`.
+    """
+    _check_labels(labels, template)
+    sentences = [template.replace("{}", label) for label in labels]
     embedded = encoder.encode_texts(sentences)
     failed = [f"{text!r} ({reason})" for text, reason in zip(sentences, embedded.reasons, strict=True) if reason]
     if failed:
         raise ArgumentError(f"a label cannot be embedded: {failed[0]}")
-    logits = vectors.astype(np.float64) @ embedded.vectors.T.astype(np.float64) / encoder.temperature
+    return embedded.vectors
+
+
+def probabilities(vectors: Vectors, labels: Vectors, *, temperature: float) -> NDArray[np.float32]:
+    """Softmax over cosines divided by the temperature.
+
+    Args:
+        vectors: ``(n, dim) float32`` of norm 1, of images; rows of NaN give rows of NaN.
+        labels: ``(labels, dim) float32`` of norm 1, from `label_vectors`.
+        temperature: `Encoder.temperature`.
+
+    Returns:
+        ``(n, labels) float32``.
+    """
+    logits = vectors.astype(np.float64) @ labels.T.astype(np.float64) / temperature
     logits -= logits.max(axis=1, keepdims=True)
     weights = np.exp(logits)
-    probabilities: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probabilities
+    shares: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def _check_labels(labels: Sequence[str], template: str) -> None:
+    if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
+    if "{}" not in template:
+        raise ArgumentError(f"template {template!r} has no place for the label; expected a sentence with {{}}")

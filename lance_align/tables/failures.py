@@ -28,7 +28,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"was not found", "the table is not there: check the database and the name"),
         (r"no such file|os error 2\b", "the path is not there and cannot be made: check the database"),
         (r"no such host|dns error|error sending request|timed? ?out|connect", "the object store cannot be reached"),
-        (r"different schema|data type|datatype|unsupported", "the rows do not fit the table's columns"),
+        (r"different schema|data type|non-null in the schema", "the rows do not fit the table's columns"),
     )
 )
 # ", /home/runner/…/insert.rs:333:28" and "LanceError(IO): ": where in Lance it was raised, of no use to the reader
@@ -52,9 +52,9 @@ def table_error(error: BaseException, *, doing: str, uri: str) -> TableError:
     text = str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS):
         text = f"{os.strerror(error.errno)} (os error {error.errno})"
-    detail = " ".join(_RUST_PLACE.sub("", text).split())[:_MAX_DETAIL_CHARS] or type(error).__name__
-    remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), None)
-    return TableError(f"could not {doing} {uri}: {detail}" + (f"; {remedy}" if remedy else ""))
+    detail = " ".join(_RUST_PLACE.sub("", text).split()) or type(error).__name__
+    remedy = next((f"; {remedy}" for pattern, remedy in _REMEDIES if pattern.search(detail)), "")
+    return TableError(f"could not {doing} {uri}: {detail[:_MAX_DETAIL_CHARS]}{remedy}")
 
 
 @contextmanager
