@@ -106,7 +106,7 @@ def probabilities(vectors: Vectors, labels: Vectors, *, temperature: float) -> N
 
 
 def _check_labels(labels: Sequence[str], template: str) -> None:
-    if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
+    if isinstance(labels, str) or len(labels) == 0 or not all(isinstance(label, str) for label in labels):
         raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
     if "{}" not in template:
         raise ArgumentError(f"template {template!r} has no place for the label; expected a sentence with {{}}")
