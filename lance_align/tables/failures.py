@@ -24,6 +24,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "no permission to write there: choose another database, or change its permissions or credentials",
         ),
         (r"not a directory|os error 20\b", "a file stands where a directory is needed: choose another database"),
+        (
+            r"file too large|os error 27\b",
+            "the file system or a limit of this process (ulimit -f) allows no larger file",
+        ),
         (r"file name too long|os error 36\b", "the path is too long: choose a shorter table name"),
         (r"was not found", "the table is not there: check the database and the name"),
         (r"no such file|os error 2\b", "the path is not there and cannot be made: check the database"),
