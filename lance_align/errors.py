@@ -62,9 +62,26 @@ class MissingExtraError(LanceAlignError, ImportError):
         self.package = package
         self.extra = extra
 
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Pickle by the two arguments, not the message: Ray carries exceptions across processes."""
+        return type(self), (self.package, self.extra)
+
 
 class JobError(LanceAlignError, RuntimeError):
-    """A job ended without every row in the table; running the same command again goes on where it stopped."""
+    """A job ended without every row in the table; running the same command again goes on where it stopped.
+
+    Args:
+        message: what happened and how to go on.
+        report: the account of the run (a `lance_align.JobReport`) where it got that far, else None.
+    """
+
+    def __init__(self, message: str, report: object | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[type[JobError], tuple[str, object | None]]:
+        """Pickle with the report."""
+        return type(self), (str(self), self.report)
 
 
 class RowError(LanceAlignError):

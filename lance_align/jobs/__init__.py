@@ -1,0 +1,24 @@
+"""Jobs on Ray: rows of images and texts to a table of vectors.
+
+embed      the main job; its keyword arguments are its configuration
+running    one run of it, on the driver: receipts, rounds of commits, the account
+plan       the Ray Data plan: read and decode in tasks, embed and write in a pool of actors
+cluster    which Ray, and how its processors are divided
+sources    whatever holds the rows
+columns    which column is what
+ids        names for rows
+ledger     which ids are done or claimed
+decode     rows to pixels, in tasks
+encode     pixels and texts to vectors and fragments, in actors
+receipts   what a worker tells the driver
+report     the account of a run
+progress   how far it is
+failures   what Ray raises, in one line
+"""
+
+from __future__ import annotations
+
+from lance_align.jobs.embed import embed
+from lance_align.jobs.report import JobReport
+
+__all__ = ["JobReport", "embed"]

@@ -1,0 +1,151 @@
+"""Ray for a job: the cluster that is there, or one on this machine; and how a job divides its processors."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+import ray
+import ray.data
+
+from lance_align.errors import JobError
+from lance_align.spec import ModelSpec
+
+# A pool actor on a CPU-only cluster gets this many logical CPUs, where the cluster has twice as many: torch's speed-up
+# flattens beyond a few threads, and decoding needs the other half.
+CPUS_PER_ACTOR = 4
+SMALL_IMAGE_PIXELS = 128 * 128
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How a job uses its cluster.
+
+    Attributes:
+        actors: processes that hold the model.
+        cpus: logical CPUs each of them reserves.
+        gpus: GPUs each of them reserves.
+        threads: torch threads each of them uses.
+        readers: tasks that read and decode at once.
+        block_rows: rows an actor embeds and writes at once, which is also the size of a fragment.
+    """
+
+    actors: int
+    cpus: float
+    gpus: float
+    threads: int
+    readers: int
+    block_rows: int
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """Use the Ray that this process is connected to, or that RAY_ADDRESS names, or start one on this machine.
+
+    What is started here is stopped at the end. A local Ray has no dashboard, sends no usage statistics and writes
+    nothing to the terminal; its log files have everything.
+
+    Raises:
+        JobError: Ray does not start, or RAY_ADDRESS names a cluster that does not answer.
+    """
+    quieten()
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        with _quiet_start():
+            _start(address)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise JobError(f"Ray did not start ({address or 'on this machine'}): {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str | None) -> None:
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=max(2, os.cpu_count() or 1),  # the model holds one for good: with no other, nothing would be read
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep what Ray's C++ core prints as it starts, straight to file descriptor 2, from the terminal.
+
+    LanceDB warns whenever a process forks; Ray's processes fork and at once execute another program, which is safe.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it reports harmless conditions as errors
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's announced default; silences a warning
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fork")
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def quieten() -> None:
+    """Ray Data's bars and notes stay out of the job's output; its log files have them."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def shape(spec: ModelSpec, *, actors: int | None, block_rows: int | None) -> Shape:
+    """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
+
+    Args:
+        actors: None for the rule above.
+        block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
+    """
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    if block_rows is None:
+        height, width = spec.image.crop
+        block_rows = 1024 if gpus or height * width <= SMALL_IMAGE_PIXELS else 128
+    if gpus:
+        actors = actors or gpus
+        each = 1.0 if cpus > actors else 0.0
+        return Shape(
+            actors=actors,
+            cpus=each,
+            gpus=min(1.0, gpus / actors),
+            threads=1,
+            readers=max(1, cpus - int(each * actors)),
+            block_rows=block_rows,
+        )
+    actors = actors or max(1, cpus // (2 * CPUS_PER_ACTOR))
+    each = float(max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors)))) if cpus > actors else 0.0
+    cores = max(1, min(cpus, os.cpu_count() or 1))
+    threads = CPUS_PER_ACTOR if each == CPUS_PER_ACTOR else max(1, cores // actors)
+    return Shape(
+        actors=actors,
+        cpus=each,
+        gpus=0.0,
+        threads=threads,
+        readers=max(1, cpus - int(each * actors)),
+        block_rows=block_rows,
+    )

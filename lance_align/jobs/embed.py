@@ -1,0 +1,143 @@
+"""The main job: rows of images and texts to a LanceDB table of vectors that searches itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import pyarrow as pa
+
+from lance_align.encoders import resolve_spec
+from lance_align.errors import ArgumentError, JobError
+from lance_align.images import DEFAULT_LIMITS, DecodeLimits
+from lance_align.jobs.cluster import cluster, shape
+from lance_align.jobs.columns import Keep, choose_columns
+from lance_align.jobs.decode import Reader
+from lance_align.jobs.encode import Target
+from lance_align.jobs.report import JobReport, parse_max_errors, too_many
+from lance_align.jobs.running import Job, Rounds
+from lance_align.jobs.sources import Format, open_source
+from lance_align.tables.commits import Committer
+from lance_align.tables.location import table_location
+from lance_align.tables.schema import Embed, table_schema
+
+
+def embed(
+    source: str | os.PathLike[str],
+    *,
+    db: str | os.PathLike[str] = "./lancedb",
+    table: str,
+    model: str = "align-tiny",
+    revision: str | None = None,
+    embed: Embed | None = None,
+    image: str | None = None,
+    text: str | None = None,
+    id: str | None = None,  # noqa: A002  the word the user writes
+    drop: Sequence[str] = (),
+    keep: Keep = "bytes",
+    thumbnail_px: int = 256,
+    format: Format | None = None,  # noqa: A002
+    allow_outside: bool = False,
+    image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
+    max_pixels: int = DEFAULT_LIMITS.max_pixels,
+    max_bytes: int = DEFAULT_LIMITS.max_bytes,
+    max_errors: float | str | None = None,
+    commit_rows: int = 10_000,
+    commit_seconds: float = 60.0,
+    block_rows: int | None = None,
+    actors: int | None = None,
+    device: str = "auto",
+    storage_options: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> JobReport:
+    """Embed every row of a source into a LanceDB table, on Ray; run it again and only new rows are done.
+
+    Args:
+        source: a folder of images, a file or folder of Parquet, Arrow, Feather, CSV, JSON Lines or WebDataset tars, or
+            a Lance table; a local path or an object-store URI.
+        db: the LanceDB database: a folder or an object-store URI.
+        table: the table's name; it is created, or continued if the same model and columns made it.
+        model: a known checkpoint, a hub id, or a local directory.
+        revision: the hub commit of the model.
+        embed: what gets vectors: image, text, or both; by default image where there is an image column, else text.
+        image: the column of images (bytes or paths); by default recognised by name and type.
+        text: the column of texts; by default recognised.
+        id: the column of ids; by default one called id, the path in a folder, else a 128-bit digest of the row.
+        drop: columns that do not travel into the table.
+        keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
+        thumbnail_px: longest side of a thumbnail.
+        format: what the source is, where its name does not tell.
+        allow_outside: let image paths in the rows lead out of the source's folder.
+        image_formats: Pillow's names of the image formats that may be decoded.
+        max_pixels: most pixels of an image, checked before it is decoded.
+        max_bytes: most bytes of an image file.
+        max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
+        commit_rows: rows after which a version of the table is made.
+        commit_seconds: seconds after which one is made.
+        block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
+        actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
+        device: where the model runs: auto, cpu, cuda.
+        storage_options: credentials and endpoint of the database's object store.
+        progress: show progress on standard error.
+
+    Returns:
+        The account of the run; every row of the source is in it.
+
+    Raises:
+        ArgumentError: the source, a column, the model or the table cannot be used; nothing was changed.
+        MissingExtraError: an optional package is missing.
+        JobError: not every row is in the table, or too many failed (then `report` holds the account).
+    """
+    started_at = datetime.now().astimezone()
+    limit = None if max_errors is None else parse_max_errors(max_errors)
+    _check_positive(
+        thumbnail_px=thumbnail_px,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        commit_rows=commit_rows,
+        commit_seconds=commit_seconds,
+        block_rows=block_rows,
+        actors=actors,
+    )
+    location = table_location(os.fspath(db), table, storage_options=storage_options)
+    named = [column for column in (image, text, id) if column is not None]
+    rows = open_source(source, format=format, allow_outside=allow_outside, as_text=named)
+    columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
+    spec = resolve_spec(model, revision=revision)
+    travelling = pa.schema([rows.schema.field(name) for name in columns.travelling])
+    schema = table_schema(travelling, columns.layout, spec)
+    reader = Reader(
+        source=dataclasses.replace(rows, splits=()),
+        columns=columns,
+        image=spec.image if columns.image is not None else None,
+        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        thumbnail_px=thumbnail_px,
+    )
+    target = Target(uri=location.uri, schema=schema, layout=columns.layout, storage_options=location.storage_options)
+    with cluster():
+        committer = Committer.open_or_create(target.uri, schema, storage_options=target.storage_options)
+        job = Job(
+            source=rows,
+            reader=reader,
+            spec=spec,
+            target=target,
+            rounds=Rounds(committer, commit_rows=commit_rows, commit_seconds=commit_seconds),
+            shape=shape(spec, actors=actors, block_rows=block_rows),
+            device=device,
+        )
+        report = job.run(started_at=started_at, progress=progress)
+    if limit is not None and too_many(report, limit):
+        raise JobError(
+            f"{report.failed:,} of {report.rows_written:,} rows could not be embedded, more than "
+            f"max_errors={max_errors} allows; they are in the table with their reasons",
+            report,
+        )
+    return report
+
+
+def _check_positive(**numbers: float | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value <= 0:
+            raise ArgumentError(f"{name}={value}; expected a number above 0")

@@ -1,0 +1,161 @@
+"""Pixels and texts to vectors, and rows to fragments: what an actor of the pool does with one block.
+
+A row's `error` says why a vector that was asked for is missing, as ``kind: detail``. With ``both``, a row that lacks
+one of its two vectors has an error and keeps the other; the detail names the part: ``null: text: no text``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lance_align.encoders import load_encoder
+from lance_align.encoders.base import Encoder, Vectors
+from lance_align.errors import RowError
+from lance_align.jobs.decode import PIXELS, REASON, SECONDS, pixel_block
+from lance_align.jobs.receipts import Receipt
+from lance_align.spec import ModelSpec
+from lance_align.tables.fragments import write_fragments
+from lance_align.tables.schema import ERROR, Layout
+
+Reasons = list[str | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The table rows go to.
+
+    Attributes:
+        uri: its Lance dataset.
+        schema: its schema.
+        layout: which columns are embedded.
+        storage_options: of its object store.
+    """
+
+    uri: str
+    schema: pa.Schema
+    layout: Layout
+    storage_options: Mapping[str, str] | None = None
+
+
+class BlockWriter:
+    """Loads a model once, then embeds and writes blocks; each call stands alone and may be repeated.
+
+    Args:
+        spec: the model; its weights are found and verified here, on the worker.
+        target: the table.
+        device: as `load_encoder` takes it.
+        threads: of torch on the CPU.
+    """
+
+    def __init__(self, spec: ModelSpec, target: Target, device: str, threads: int) -> None:
+        self.encoder = load_encoder(spec, device=device)
+        self.target = target
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Rows as `Reader.rows` gives them to a table of one column, ``receipt``; no rows give no receipt."""
+        if block.num_rows == 0:
+            return pa.table({"receipt": pa.array([], pa.string())})
+        return pa.table({"receipt": [self.write(block).to_json()]})
+
+    def write(self, block: pa.Table) -> Receipt:
+        """Embed a block and write its fragments."""
+        started = time.perf_counter()
+        rows, errors = embed_block(block, self.encoder, self.target)
+        encoded = time.perf_counter()
+        fragments = write_fragments(self.target.uri, rows, storage_options=self.target.storage_options)
+        return Receipt(
+            fragments=tuple(fragments),
+            rows=rows.num_rows,
+            reasons=dict(Counter(error.split(":", 1)[0] for error in errors if error is not None)),
+            decode_s=float(pc.sum(block.column(SECONDS)).as_py() or 0.0),
+            encode_s=encoded - started,
+            write_s=time.perf_counter() - encoded,
+        )
+
+
+def embed_block(block: pa.Table, encoder: Encoder, target: Target) -> tuple[pa.Table, Reasons]:
+    """The rows of the table for a block of decoded rows, and the error of each row or None."""
+    parts: dict[str, tuple[Vectors, Reasons]] = {}
+    for column in target.layout.embedded:
+        if column.kind == "image":
+            parts[column.vector] = _embed_pixels(block, encoder)
+        else:
+            parts[column.vector] = _embed_texts(block.column(column.source), encoder)
+    kinds = [column.kind for column in target.layout.embedded]
+    errors = _errors([reasons for _, reasons in parts.values()], kinds)
+    columns: dict[str, Any] = {ERROR: pa.array(errors, pa.string())}
+    for name, (vectors, reasons) in parts.items():
+        columns[name] = _vector_column(vectors, reasons)
+    arrays = [columns[name] if name in columns else block.column(name) for name in target.schema.names]
+    return pa.table(arrays, schema=pa.schema(target.schema, metadata=None)), errors
+
+
+def _embed_pixels(block: pa.Table, encoder: Encoder) -> tuple[Vectors, Reasons]:
+    reasons: Reasons = block.column(REASON).to_pylist()
+    pixels = pixel_block(block.column(PIXELS).drop_null(), encoder.spec.image)
+    good = np.array([reason is None for reason in reasons])
+    vectors = np.zeros((len(reasons), encoder.spec.dim), dtype=np.float32)
+    vectors[good] = encoder.encode_pixels(pixels)
+    return vectors, _with_bad_vectors(vectors, reasons)
+
+
+def _embed_texts(column: pa.ChunkedArray[Any], encoder: Encoder) -> tuple[Vectors, Reasons]:
+    texts: list[str | None] = column.to_pylist()
+    reasons: Reasons = [_text_reason(text) for text in texts]
+    good = np.array([reason is None for reason in reasons])
+    vectors = np.zeros((len(texts), encoder.spec.dim), dtype=np.float32)
+    embeddings = encoder.encode_texts([text for text, ok in zip(texts, good, strict=True) if ok])
+    vectors[good] = embeddings.vectors
+    for index, reason in zip(np.flatnonzero(good), embeddings.reasons, strict=True):
+        reasons[index] = reason
+    return vectors, _with_bad_vectors(vectors, reasons)
+
+
+def _text_reason(text: str | None) -> str | None:
+    if text is None:
+        return str(RowError("null", "no text"))
+    return None if text.strip() else str(RowError("empty", "a blank text"))
+
+
+def _with_bad_vectors(vectors: Vectors, reasons: Reasons) -> Reasons:
+    """Reasons, with one more for every row whose vector cannot be searched."""
+    norms = np.linalg.norm(vectors, axis=1)
+    usable: NDArray[np.bool_] = np.isfinite(norms) & (norms > 0)
+    return [
+        reason if reason is not None or ok else str(RowError("encode", "the model gave no finite vector"))
+        for reason, ok in zip(reasons, usable, strict=True)
+    ]
+
+
+def _errors(parts: Sequence[Reasons], kinds: Sequence[str]) -> Reasons:
+    if len(parts) == 1:
+        return parts[0]
+    errors: Reasons = []
+    for row in zip(*parts, strict=True):
+        named = [
+            ": ".join((reason.split(": ", 1)[0], kind, reason.split(": ", 1)[-1]))
+            for kind, reason in zip(kinds, row, strict=True)
+            if reason is not None
+        ]
+        errors.append("; ".join(named) if named else None)
+    return errors
+
+
+def _vector_column(vectors: Vectors, reasons: Reasons) -> pa.Array[Any]:
+    missing = np.array([reason is not None for reason in reasons])
+    vectors[missing] = 0.0
+    values = pa.array(vectors.ravel(), pa.float32())
+    column: pa.Array[Any] = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=pa.array(missing))
+    return column

@@ -1,0 +1,54 @@
+"""What Ray raises, as one-line errors of this package: what happened, and how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfMemoryError, RayError, WorkerCrashedError
+
+from lance_align.errors import JobError, LanceAlignError
+
+GO_ON = "what is committed stays; run the same command again to go on"
+
+
+@contextlib.contextmanager
+def job_failures() -> Iterator[None]:
+    """Raise a `LanceAlignError` for whatever ends a job: a task's own typed error, or a `JobError` with the cause."""
+    try:
+        yield
+    except LanceAlignError as error:
+        if isinstance(error, RayError):  # Ray raises a class that is both; its text is the worker's traceback
+            raise _typed(error) from error
+        raise
+    except (RayError, OSError) as error:
+        raise _typed(error) from error
+
+
+def _typed(error: BaseException) -> LanceAlignError:
+    causes = list(_causes(error))
+    own = next(
+        (cause for cause in causes if isinstance(cause, LanceAlignError) and not isinstance(cause, RayError)), None
+    )
+    if own is not None:
+        return own
+    if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
+        return JobError(f"the disk is full: free space; {GO_ON}")
+    if any(isinstance(cause, (OutOfMemoryError, ObjectStoreFullError, MemoryError)) for cause in causes):
+        return JobError(f"memory ran out: use fewer actors or a smaller block_rows; {GO_ON}")
+    if any(isinstance(cause, (ActorDiedError, WorkerCrashedError)) for cause in causes):
+        return JobError(f"a worker process died and so did its replacements; {GO_ON}")
+    last = causes[-1]
+    return JobError(f"{type(last).__name__}: {(str(last).strip().splitlines() or ['no message'])[0]}; {GO_ON}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it; Ray keeps a task's exception in `cause`, Python in `__cause__`."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        inner = getattr(current, "cause", None)
+        current = inner if isinstance(inner, BaseException) else current.__cause__

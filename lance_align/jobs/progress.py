@@ -1,0 +1,160 @@
+"""Progress while a job runs: a bar in a terminal, a plain line every few seconds everywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 5.0
+REDRAW_EVERY_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """How far a job is.
+
+    Attributes:
+        rows: rows whose vectors are written, committed or not.
+        failed: those of them with a reason.
+        committed: those of them in the table.
+        skipped: rows that were there already, or duplicates.
+        version: the table's version.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    committed: int = 0
+    skipped: int = 0
+    version: int = 0
+
+
+class View(Protocol):
+    """One way to show states."""
+
+    every_s: float
+
+    def show(self, state: State) -> None:
+        """While the job runs."""
+
+    def end(self, state: State, *, finished: bool) -> None:
+        """Once, when the job has finished or was stopped."""
+
+
+class Lines:
+    """Lines that begin with the time, for log files: no carriage returns, and one at every beat, however slow the job.
+
+    Args:
+        total: rows of the input, or None where nobody knows.
+        file: where lines go.
+    """
+
+    def __init__(self, total: int | None, file: TextIO, every_s: float = LINE_EVERY_S) -> None:
+        self.every_s = every_s
+        self._total = total
+        self._file = file
+        self._started = time.monotonic()
+
+    def show(self, state: State) -> None:
+        """One line."""
+        elapsed_s = time.monotonic() - self._started
+        done = state.rows + state.skipped
+        share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
+        self._say(
+            f"{done:,} rows{share}, {state.skipped:,} skipped, {state.failed:,} failed, {state.committed:,} committed "
+            f"(version {state.version}), {state.rows / elapsed_s if elapsed_s else 0:,.0f} rows/s"
+        )
+
+    def end(self, state: State, *, finished: bool) -> None:
+        """The last state, and how it ended."""
+        self.show(state)
+        self._say("finished" if finished else "stopped")
+
+    def _say(self, text: str) -> None:
+        print(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", file=self._file, flush=True)
+
+
+class Bar:
+    """One line that redraws itself in a terminal.
+
+    Args:
+        total: rows of the input, or None where nobody knows.
+        file: the terminal.
+    """
+
+    every_s = REDRAW_EVERY_S
+
+    def __init__(self, total: int | None, file: TextIO) -> None:
+        self._progress = Progress(
+            TextColumn("embedding"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(file=file),
+        )
+        self._task = self._progress.add_task("rows", total=total, note="starting workers")
+        self._progress.start()
+
+    def show(self, state: State) -> None:
+        """Redraw."""
+        failed = f", {state.failed:,} failed" if state.failed else ""
+        done = state.rows + state.skipped
+        if done:
+            self._progress.update(self._task, completed=done, note=f"{state.committed:,} committed{failed}")
+
+    def end(self, state: State, *, finished: bool) -> None:
+        """Leave the last state on the screen."""
+        del finished
+        self.show(state)
+        self._progress.stop()
+
+
+@contextlib.contextmanager
+def beating(view: View, state: Callable[[], State]) -> Iterator[None]:
+    """Show a state at every beat of the view, and at the end, from a thread of its own."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(view.every_s):
+            view.show(state())
+
+    thread = threading.Thread(target=beat, name="progress", daemon=True)
+    thread.start()
+    finished = False
+    try:
+        yield
+        finished = True
+    finally:
+        ended.set()
+        thread.join()
+        view.end(state(), finished=finished)
+
+
+@contextlib.contextmanager
+def reporter(
+    total: int | None, state: Callable[[], State], *, show: bool, file: TextIO | None = None
+) -> Iterator[None]:
+    """Show progress in the way that suits where it is written.
+
+    Args:
+        total: rows of the input, or None where nobody knows.
+        state: asked at every beat, from another thread.
+        show: False for silence.
+        file: None for standard error, as it is now.
+    """
+    if not show:
+        yield
+        return
+    file = file or sys.stderr
+    with beating(Bar(total, file) if file.isatty() else Lines(total, file), state):
+        yield

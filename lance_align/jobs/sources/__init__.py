@@ -1,0 +1,18 @@
+"""Whatever holds rows to embed, behind one small interface.
+
+open_source   a path or URI to a `Source`; the format is recognised
+base          `Source` and `Split`: a list of parts made without reading data, and the rows of one part
+location      pyarrow filesystems, and what paths found in data may point at
+folder        a folder of images
+columnar      Parquet, Arrow IPC and Feather
+lists         CSV and JSON Lines
+webdataset    tar shards
+lance_table   another Lance or LanceDB table
+"""
+
+from __future__ import annotations
+
+from lance_align.jobs.sources.base import Source, Split
+from lance_align.jobs.sources.opening import Format, open_source
+
+__all__ = ["Format", "Source", "Split", "open_source"]

@@ -1,0 +1,126 @@
+"""What every source offers: a schema, a list of splits made without reading data, and the rows of one split."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from lance_align.jobs.sources.location import Location, References
+
+CHUNK_ROWS = 1024
+CHUNK_BYTES = 32 * 2**20
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A part of a source that one task reads, always the same rows in the same order.
+
+    Attributes:
+        path: the file; on the source's filesystem.
+        group: the row group, record batch or fragment in the file, or None for all of it.
+        start: the first row, counted from the start of the file or group.
+        rows: how many rows, or None where only reading tells.
+        files: for a folder, the files that are the rows.
+    """
+
+    path: str
+    group: int | None = None
+    start: int = 0
+    rows: int | None = None
+    files: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """One line; `from_json` gives an equal split back."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Split:
+        """Read what `to_json` wrote."""
+        raw = json.loads(text)
+        return cls(**{**raw, "files": tuple(raw["files"])})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Source(ABC):
+    """Rows to embed; small, and sent to workers, which read one split each.
+
+    Attributes:
+        location: what the user named.
+        schema: the columns of every row, without schema metadata.
+        splits: the parts, in the source's order.
+        references: what image paths in the rows may point at.
+        format: as the user can say it.
+    """
+
+    location: Location
+    schema: pa.Schema
+    splits: tuple[Split, ...]
+    references: References
+
+    # The columns that hold the picture, the text and the id, for formats that define them.
+    image: str | None = None
+    text: str | None = None
+    id: str | None = None
+
+    @abstractmethod
+    def tables(self, split: Split) -> Iterable[pa.Table]:
+        """The rows of one split in tables of any size; deterministic."""
+
+    def read(self, split: Split) -> Iterator[pa.Table]:
+        """The rows of one split, in order, in tables of at most `CHUNK_ROWS` rows and about `CHUNK_BYTES` bytes.
+
+        A split read twice gives the same tables: everything downstream counts on it.
+        """
+        for table in self.tables(split):
+            yield from bounded(table.select(self.schema.names).cast(self.schema))
+
+    def rows(self) -> int | None:
+        """How many rows there are, or None where only reading tells."""
+        counts = [split.rows for split in self.splits]
+        return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+
+    def peek(self, rows: int = 16) -> pa.Table:
+        """The first rows; an empty table if there are none."""
+        for split in self.splits:
+            for table in self.read(split):
+                if table.num_rows:
+                    return table.slice(0, rows)
+        return self.schema.empty_table()
+
+
+def bounded(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table into slices of at most `CHUNK_ROWS` rows and about `CHUNK_BYTES` bytes; no rows give no slices."""
+    if table.num_rows == 0:
+        return
+    row_bytes = max(1, table.nbytes // table.num_rows)
+    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
+    for start in range(0, table.num_rows, step):
+        yield table.slice(start, step)
+
+
+def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+    """(start, rows) of consecutive ranges of at most `step` rows that cover `total` rows."""
+    for start in range(0, total, step):
+        yield start, min(step, total - start)
+
+
+def cut(batches: Iterable[pa.RecordBatch], start: int, rows: int | None) -> Iterator[pa.Table]:
+    """The rows ``[start, start + rows)`` of a stream of batches, as tables."""
+    stop = None if rows is None else start + rows
+    position = 0
+    for batch in batches:
+        first, last = max(start - position, 0), batch.num_rows if stop is None else min(stop - position, batch.num_rows)
+        if first < last:
+            yield pa.Table.from_batches([batch.slice(first, last - first)])
+        position += batch.num_rows
+        if stop is not None and position >= stop:
+            return
+
+
+def plain_schema(schema: pa.Schema, *, without: Sequence[str] = ()) -> pa.Schema:
+    """The schema without its metadata, which may name other people's functions, and without some columns."""
+    return pa.schema([field for field in schema if field.name not in without])

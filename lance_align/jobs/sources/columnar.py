@@ -1,0 +1,145 @@
+"""Parquet, and Arrow IPC (Feather version 2): one file or a folder of files with one schema."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
+
+from lance_align.errors import SourceError
+from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, cut, plain_schema, ranges
+from lance_align.jobs.sources.location import Location, References, first_line
+
+# A row group of paths may hold a million rows; cut in ranges, its images are decoded by many tasks.
+SPLIT_ROWS = 8192
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetSource(Source):
+    """One split a row group; long groups are cut in ranges, which read the group again."""
+
+    def tables(self, split: Split) -> Iterator[pa.Table]:
+        """The rows of the group's range."""
+        with _opened(self.location.at(split.path)) as file:
+            parquet = pq.ParquetFile(file)
+            batches = parquet.iter_batches(
+                batch_size=CHUNK_ROWS, row_groups=[split.group or 0], columns=self.schema.names, use_threads=False
+            )
+            yield from cut(batches, split.start, split.rows)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ArrowSource(Source):
+    """One split a record batch of an IPC file; a stream has no index and is one split."""
+
+    def tables(self, split: Split) -> Iterator[pa.Table]:
+        """The rows of the batch, or of the stream."""
+        with _opened(self.location.at(split.path)) as file:
+            if split.group is None:
+                for batch in ipc.open_stream(file):
+                    yield pa.Table.from_batches([batch])
+            else:
+                yield pa.Table.from_batches([ipc.open_file(file).get_batch(split.group)])
+
+
+def open_parquet(location: Location, files: list[str], *, allow_outside: bool) -> ParquetSource:
+    """A source of Parquet files; only their footers are read here.
+
+    Raises:
+        SourceError: a file is not Parquet, or its columns differ from the first file's.
+    """
+    schema: pa.Schema | None = None
+    splits: list[Split] = []
+    for path in files:
+        with _reading(location.at(path), "Parquet"), _opened(location.at(path)) as file:
+            parquet = pq.ParquetFile(file)
+            schema = same_schema(schema, parquet.schema_arrow, location.at(path))
+            for group in range(parquet.num_row_groups):
+                total = parquet.metadata.row_group(group).num_rows
+                splits += [
+                    Split(path=path, group=group, start=start, rows=rows) for start, rows in ranges(total, SPLIT_ROWS)
+                ]
+    return ParquetSource(
+        location=location,
+        schema=schema or pa.schema([]),
+        splits=tuple(splits),
+        references=References(_folder_of(location, files), allow_outside),
+    )
+
+
+def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> ArrowSource:
+    """A source of Arrow IPC files or streams; only schemas and indexes are read here.
+
+    Raises:
+        SourceError: a file is not Arrow IPC, or its columns differ from the first file's.
+    """
+    schema: pa.Schema | None = None
+    splits: list[Split] = []
+    for path in files:
+        with _reading(location.at(path), "Arrow IPC"), _opened(location.at(path)) as file:
+            groups: Iterable[int | None]
+            if is_ipc_file(file.read(6)):
+                file.seek(0)
+                reader = ipc.open_file(file)
+                found, groups = reader.schema, range(reader.num_record_batches)
+            else:
+                file.seek(0)
+                found, groups = ipc.open_stream(file).schema, (None,)
+            schema = same_schema(schema, found, location.at(path))
+            splits += [Split(path=path, group=group) for group in groups]
+    return ArrowSource(
+        location=location,
+        schema=schema or pa.schema([]),
+        splits=tuple(splits),
+        references=References(_folder_of(location, files), allow_outside),
+    )
+
+
+def is_ipc_file(head: bytes) -> bool:
+    """Whether a file begins as an Arrow IPC file does."""
+    return head.startswith(b"ARROW1")
+
+
+def same_schema(known: pa.Schema | None, found: pa.Schema, location: Location) -> pa.Schema:
+    """The schema all files share, without metadata.
+
+    Raises:
+        SourceError: `found` has other columns or types than the files before; names the first difference.
+    """
+    found = plain_schema(found)
+    if known is None or known.equals(found):
+        return found
+    there, here = {f.name: str(f.type) for f in known}, {f.name: str(f.type) for f in found}
+    for name in [*there, *here]:
+        if there.get(name) != here.get(name):
+            raise SourceError(
+                f"{location.uri} has column {name!r} as {here.get(name, 'missing')}, the first file as "
+                f"{there.get(name, 'missing')}; expected one schema in all files"
+            )
+    return known  # the same columns in another order, or another nullability: rows are read by name
+
+
+@contextlib.contextmanager
+def _opened(location: Location) -> Iterator[pa.NativeFile]:
+    if location.is_local:
+        with pa.memory_map(location.path) as mapped:  # a footer or one batch, without reading the rest
+            yield mapped
+    else:
+        with location.filesystem.open_input_file(location.path) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _reading(location: Location, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{location.uri} cannot be read as {what}: {first_line(error)}") from error
+
+
+def _folder_of(location: Location, files: list[str]) -> Location:
+    return location.parent() if files == [location.path] else location

@@ -1,0 +1,58 @@
+"""Another Lance or LanceDB table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from lance_align.errors import SourceError
+from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, plain_schema, ranges
+from lance_align.jobs.sources.columnar import SPLIT_ROWS
+from lance_align.jobs.sources.location import Location, References, first_line
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LanceSource(Source):
+    """One version of a table, fixed when the job starts; one split a range of rows of a fragment.
+
+    Attributes:
+        version: the version that is read.
+    """
+
+    version: int
+
+    def tables(self, split: Split) -> Iterator[pa.Table]:
+        """The rows of the fragment's range, without deleted ones."""
+        fragment: Any = lance.dataset(self.location.uri, version=self.version).get_fragment(split.group or 0)
+        for batch in fragment.to_batches(
+            columns=self.schema.names, batch_size=CHUNK_ROWS, offset=split.start, limit=split.rows
+        ):
+            yield pa.Table.from_batches([batch])
+
+
+def open_lance(location: Location, *, allow_outside: bool) -> LanceSource:
+    """A source of the latest version of a table.
+
+    Raises:
+        SourceError: there is no table, or it cannot be read.
+    """
+    try:
+        dataset = lance.dataset(location.uri)
+        splits = [
+            Split(path=location.path, group=fragment.fragment_id, start=start, rows=rows)
+            for fragment in dataset.get_fragments()
+            for start, rows in ranges(fragment.count_rows(), SPLIT_ROWS)
+        ]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(f"{location.uri} cannot be read as a Lance table: {first_line(error)}") from error
+    return LanceSource(
+        location=location,
+        schema=plain_schema(dataset.schema),
+        splits=tuple(splits),
+        references=References(location.parent(), allow_outside),
+        version=dataset.version,
+    )

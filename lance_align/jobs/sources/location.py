@@ -1,0 +1,187 @@
+"""Where data lies: a path on one of pyarrow's filesystems, and what paths found in data may point at."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import posixpath
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from lance_align.errors import RowError, SourceError
+
+READ_ATTEMPTS = 3  # object stores fail in passing; a file that fails three times is a row's reason
+RETRY_PAUSE_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Location:
+    """One path on one filesystem; small, and sent to workers.
+
+    Attributes:
+        filesystem: a pyarrow filesystem: local, S3, Google Cloud Storage, Azure, HDFS.
+        path: the path on it, absolute and without a trailing slash.
+        scheme: ``""`` for local paths, else what stands before the path in a URI, for example ``"s3://"``.
+    """
+
+    filesystem: pafs.FileSystem
+    path: str
+    scheme: str = ""
+
+    @property
+    def uri(self) -> str:
+        """What a person would write to name it."""
+        return self.scheme + self.path
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's own filesystem."""
+        return not self.scheme
+
+    def at(self, path: str) -> Location:
+        """Another absolute path on the same filesystem."""
+        return Location(self.filesystem, path, self.scheme)
+
+    def parent(self) -> Location:
+        """The folder it lies in."""
+        return self.at(posixpath.dirname(self.path))
+
+    def info(self) -> pafs.FileInfo:
+        """Type and size.
+
+        Raises:
+            SourceError: the filesystem does not answer.
+        """
+        try:
+            return self.filesystem.get_file_info(self.path)
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{self.uri} cannot be reached: {first_line(error)}") from error
+
+    def files(self) -> Iterator[pafs.FileInfo]:
+        """Every regular file below, in the order of its path; names that begin with a dot are left out.
+
+        Raises:
+            SourceError: the folder cannot be listed.
+        """
+        try:
+            found = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{self.uri} cannot be listed: {first_line(error)}") from error
+        files = (info for info in found if info.type == pafs.FileType.File)
+        yield from sorted((f for f in files if not _is_hidden(self.relative(f.path))), key=lambda info: info.path)
+
+    def relative(self, path: str) -> str:
+        """`path` (absolute, below this folder) as seen from this folder."""
+        return posixpath.relpath(path, self.path)
+
+
+def locate(uri: str | os.PathLike[str]) -> Location:
+    """Find the filesystem of a local path or a URI.
+
+    Raises:
+        SourceError: a scheme that pyarrow has no filesystem for.
+    """
+    text = os.fspath(uri)
+    if "://" not in text:
+        return Location(
+            pafs.LocalFileSystem(),
+            os.path.abspath(Path(text).expanduser()),  # noqa: PTH100  links stay, .. goes
+        )
+    scheme = text.split("://", 1)[0]
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SourceError(
+            f"{text} cannot be opened: {first_line(error)}; expected a local path or file://, s3://, gs://, abfs:// or hdfs://"
+        ) from error
+    local = isinstance(filesystem, pafs.LocalFileSystem)
+    return Location(filesystem, path.rstrip("/") or "/", "" if local else f"{scheme}://")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class References:
+    """What the image paths inside a source may point at.
+
+    A relative path is read from `root`. Data may name any path, so by default nothing outside `root` is opened:
+    no ``..``, no absolute path or URI elsewhere, no symbolic link that leads out. URLs (http, https) are never fetched.
+
+    Attributes:
+        root: the folder that relative paths start from: the source's own folder.
+        allow_outside: open absolute paths, URIs and links that lead elsewhere too.
+    """
+
+    root: Location
+    allow_outside: bool = False
+
+    def find(self, reference: str) -> Location:
+        """The file that a path in a row means.
+
+        Raises:
+            RowError: `missing`, when it is no path or leads outside.
+        """
+        if "\0" in reference or not reference:
+            raise RowError("missing", f"{reference!r} is not a path")
+        if "://" in reference:
+            if reference.startswith(("http://", "https://")):
+                raise RowError("missing", f"{reference}: URLs are not fetched")
+            try:
+                target = locate(reference)
+            except SourceError as error:
+                raise RowError("missing", str(error)) from None
+        else:
+            target = self.root.at(posixpath.normpath(posixpath.join(self.root.path, reference)))
+        if not self.allow_outside and not self._holds(target):
+            raise RowError("missing", f"{reference} lies outside {self.root.uri}; paths elsewhere need --allow-outside")
+        return target
+
+    def read(self, reference: str, *, max_bytes: int) -> tuple[Location, bytes]:
+        """The file's place and content.
+
+        Raises:
+            RowError: `missing`, or `too_large` before anything over `max_bytes` is read.
+        """
+        target = self.find(reference)
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return target, _read(target, max_bytes)
+            except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+                reason = error.strerror or first_line(error)
+                raise RowError("missing", f"{target.uri}: {reason}") from None
+            except (OSError, pa.ArrowException) as error:
+                if attempt == READ_ATTEMPTS - 1:
+                    raise RowError("missing", f"{target.uri}: {first_line(error)}") from None
+                time.sleep(RETRY_PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _holds(self, target: Location) -> bool:
+        if target.scheme != self.root.scheme or type(target.filesystem) is not type(self.root.filesystem):
+            return False
+        inside, root = target.path, self.root.path
+        if target.is_local:
+            inside, root = str(Path(inside).resolve()), str(Path(root).resolve())
+        return inside == root or inside.startswith(root.rstrip("/") + "/")
+
+
+def _read(target: Location, max_bytes: int) -> bytes:
+    info = target.filesystem.get_file_info(target.path)
+    if info.type == pafs.FileType.NotFound:
+        raise RowError("missing", f"{target.uri}: no such file")
+    if info.type != pafs.FileType.File:  # a folder, a pipe, a device: opening it could wait for ever
+        raise RowError("missing", f"{target.uri}: not a regular file")
+    if info.size is not None and info.size > max_bytes:
+        raise RowError("too_large", f"{info.size} bytes, the limit is {max_bytes}")
+    with target.filesystem.open_input_stream(target.path) as stream:
+        data: bytes = stream.read()
+    return data
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith(".") for part in relative.split("/"))
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

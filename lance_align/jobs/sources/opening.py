@@ -1,0 +1,139 @@
+"""A path or URI to a `Source`: which format it is, by suffix and, failing that, by content."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from lance_align.errors import SourceError
+from lance_align.jobs.sources.base import Source
+from lance_align.jobs.sources.columnar import open_arrow, open_parquet
+from lance_align.jobs.sources.folder import is_image, open_folder
+from lance_align.jobs.sources.lance_table import open_lance
+from lance_align.jobs.sources.lists import open_csv, open_jsonl
+from lance_align.jobs.sources.location import Location, first_line, locate
+from lance_align.jobs.sources.webdataset import open_webdataset
+
+Format = Literal["images", "parquet", "arrow", "csv", "jsonl", "webdataset", "lance"]
+
+_SUFFIXES: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".ipc": "arrow",
+    ".feather": "arrow",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson": "jsonl",
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
+}
+_SUFFIX_HELP = "a folder of images, .parquet, .arrow, .feather, .csv, .jsonl, .tar or .lance"
+
+
+def open_source(
+    uri: str | os.PathLike[str],
+    *,
+    format: Format | None = None,  # noqa: A002  the word the user writes
+    allow_outside: bool = False,
+    as_text: Sequence[str] = (),
+) -> Source:
+    """Open what a user named; nothing but listings, footers and lists of paths is read.
+
+    Args:
+        uri: a file or folder, local or on an object store that pyarrow reaches.
+        format: None to recognise it by suffix and content.
+        allow_outside: let image paths in the rows lead out of the source's own folder.
+        as_text: columns of a CSV file to keep as text.
+
+    Raises:
+        SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
+    """
+    if format is not None and format not in get_args(Format):
+        raise SourceError(f"unknown format {format!r}; expected one of {', '.join(get_args(Format))}")
+    location = locate(uri)
+    info = location.info()
+    if info.type == pafs.FileType.NotFound:
+        raise SourceError(f"{location.uri} does not exist; expected {_SUFFIX_HELP}")
+    if info.type == pafs.FileType.File:
+        kind = format or _format_of_file(location)
+        if kind == "lance":
+            raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
+        folder, files = (location.parent() if kind == "images" else location), [location.path]
+    elif format == "lance" or (format is None and _is_lance(location)):
+        return open_lance(location, allow_outside=allow_outside)
+    else:
+        every = [found.path for found in location.files()]
+        kind = format or _format_of_folder(location, every)
+        folder, files = location, [path for path in every if kind in (_format_by_name(path), "images")]
+        if not files:
+            raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
+    return _open(kind, folder, files, allow_outside=allow_outside, as_text=tuple(as_text))
+
+
+def _open(
+    kind: Format, location: Location, files: list[str], *, allow_outside: bool, as_text: tuple[str, ...]
+) -> Source:
+    if kind == "images":
+        return open_folder(location, files, allow_outside=allow_outside)
+    if kind == "parquet":
+        return open_parquet(location, files, allow_outside=allow_outside)
+    if kind == "arrow":
+        return open_arrow(location, files, allow_outside=allow_outside)
+    if kind == "csv":
+        return open_csv(location, files, allow_outside=allow_outside, as_text=as_text)
+    if kind == "jsonl":
+        return open_jsonl(location, files, allow_outside=allow_outside)
+    return open_webdataset(location, files, allow_outside=allow_outside)
+
+
+def _format_by_name(path: str) -> Format | None:
+    name = path.rsplit("/", 1)[-1].lower()
+    if name.startswith("_"):  # _SUCCESS, _metadata and other notes that writers leave beside data
+        return None
+    if is_image(name):
+        return "images"
+    return next((form for suffix, form in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _format_of_folder(location: Location, files: list[str]) -> Format:
+    counts = Counter(form for form in map(_format_by_name, files) if form is not None)
+    if len(counts) == 1:
+        return next(iter(counts))
+    if not counts:
+        raise SourceError(f"{location.uri} holds no images and no other known files; expected {_SUFFIX_HELP}")
+    seen = ", ".join(f"{count} {form}" for form, count in counts.most_common())
+    raise SourceError(f"{location.uri} holds several kinds of files ({seen}); say which to read with --format")
+
+
+def _format_of_file(location: Location) -> Format:
+    by_name = _format_by_name(location.path)
+    if by_name is not None:
+        return by_name
+    try:
+        with location.filesystem.open_input_stream(location.path, compression=None) as stream:
+            head = stream.read(512)
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{location.uri} cannot be read: {first_line(error)}") from error
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"ARROW1"):
+        return "arrow"
+    if head[257:262] == b"ustar":
+        return "webdataset"
+    raise SourceError(f"the format of {location.uri} is not known by its name or content; say it with --format")
+
+
+def _is_lance(location: Location) -> bool:
+    if location.path.endswith(".lance"):
+        return True
+    return location.at(f"{location.path}/_versions").info().type == pafs.FileType.Directory
