@@ -1,6 +1,7 @@
 """The demo corpora as a folder of Parquet shards, which the embed job reads like anybody's data.
 
-Both have the columns `id`, `caption` and `image` (PNG bytes), and further ones that travel along.
+Both have the columns `id`, `caption` and `image` (PNG bytes), and further ones that travel along. Only `id` may not be
+null, so that rows added to the table later need not have them all.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ Row = Mapping[str, Any]
 
 _OPENMOJI: list[pa.Field[Any]] = [
     pa.field("id", pa.string(), nullable=False),  # code points in hexadecimal
-    pa.field("caption", pa.string(), nullable=False),  # the CLDR name
-    pa.field("image", pa.binary(), nullable=False),  # PNG, 256 px
-    pa.field("emoji", pa.string(), nullable=False),
-    pa.field("keywords", pa.list_(pa.string()), nullable=False),
-    pa.field("is_flag", pa.bool_(), nullable=False),
+    pa.field("caption", pa.string()),  # the CLDR name
+    pa.field("image", pa.binary()),  # PNG, 256 px
+    pa.field("emoji", pa.string()),
+    pa.field("keywords", pa.list_(pa.string())),
+    pa.field("is_flag", pa.bool_()),
 ]
 _SCENES: list[pa.Field[Any]] = [
     pa.field("id", pa.string(), nullable=False),
-    pa.field("caption", pa.string(), nullable=False),  # the plainest
-    pa.field("image", pa.binary(), nullable=False),  # PNG, 128 px
-    pa.field("captions", pa.list_(pa.string()), nullable=False),  # all of them
-    pa.field("objects", pa.list_(pa.struct([("name", pa.string()), ("colour", pa.string())])), nullable=False),
+    pa.field("caption", pa.string()),  # the plainest
+    pa.field("image", pa.binary()),  # PNG, 128 px
+    pa.field("captions", pa.list_(pa.string())),  # all of them
+    pa.field("objects", pa.list_(pa.struct([("name", pa.string()), ("colour", pa.string())]))),
     pa.field("relation", pa.string()),  # null for one object
-    pa.field("background", pa.string(), nullable=False),
+    pa.field("background", pa.string()),
 ]
 OPENMOJI_SCHEMA = pa.schema(_OPENMOJI)
 SCENES_SCHEMA = pa.schema(_SCENES)
