@@ -51,7 +51,7 @@ def locate(model: str, *, revision: str | None = None) -> Located:
     if known is not None and known.source == "bundled":
         _refuse_revision(model, revision)
         return _read(BUNDLED / model, name=model, revision=None)
-    if known is None and Path(model).expanduser().is_dir():
+    if known is None and model and Path(model).expanduser().is_dir():
         _refuse_revision(model, revision)
         directory = Path(model).expanduser().resolve()
         return _read(directory, name=str(directory), revision=None)
@@ -89,12 +89,12 @@ def _read(directory: Path, *, name: str, revision: str | None) -> Located:
 
 def _check_weights(directory: Path) -> None:
     """One safetensors file, or a refusal that names the remedy."""
-    if (directory / "model.safetensors").is_file():
-        return
     if not (directory / "config.json").is_file():
         raise ModelError(
             f"{directory} is not a checkpoint: it has no config.json; expected what AlignModel.save_pretrained writes"
         )
+    if (directory / "model.safetensors").is_file():
+        return
     if (directory / "model.safetensors.index.json").is_file():
         raise ModelError(
             f"{directory} holds sharded weights; expected one model.safetensors: "
