@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # picture; a float array (dim,) is an embedding already, for example a row's vector.
 QueryValue: TypeAlias = "str | bytes | bytearray | memoryview | Path | Image | NDArray[Any]"
 
-# Parts have norm 1, so what is left below this after cancelling is rounding (float32 has 1.2e-7), not a direction.
+# Parts have norm 1: what is left below this share of the weights is rounding (float32 has 1.2e-7), not a direction.
 MIN_NORM = 1e-5
 
 
@@ -132,9 +132,10 @@ class Query:
         for place, part in enumerate(self.parts):
             if part.kind == "vector":
                 embedded[place] = _unit(part, encoder.spec.dim)
-        total = np.array([part.weight for part in self.parts]) @ embedded
+        weights = np.array([part.weight for part in self.parts])
+        total = weights @ embedded
         norm = float(np.linalg.norm(total))
-        if norm < MIN_NORM:
+        if norm <= MIN_NORM * np.abs(weights).sum():
             raise ArgumentError(f"the parts of {self!r} cancel each other; change a weight or leave one out")
         vector: Vectors = (total / norm).astype(np.float32)
         return vector
