@@ -1,3 +1,15 @@
-"""Lance tables of embeddings: where they lie, what their columns are, how rows get in, what is there already."""
+"""Lance tables of embeddings: where they lie, what their columns are, how rows get in, what is there already.
+
+    location   database and name to the URI of the dataset
+    layout     which columns a table has, and what is embedded into which
+    schema     the Arrow schema; whether rows fit a table that is there
+    metadata   LanceDB's embedding functions and our record of the model
+    fragments  rows to data files, on workers
+    commits    data files to table versions, on the driver
+    done       ids and counts of what is there
+    failures   Lance's errors as one line with a remedy
+
+Nothing here knows a model's weights (torch) or a cluster (Ray).
+"""
 
 from __future__ import annotations

@@ -1,87 +1,50 @@
-"""The columns of a table and the metadata that says which model wrote its vectors."""
+"""The schema of a table: made for new tables, compared with those that are there."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from lance.schema import LanceSchema
 
-from lance_align.errors import ArgumentError, ModelError, TableError
+from lance_align.errors import TableError
 from lance_align.spec import ModelSpec
+from lance_align.tables.layout import ERROR, ID, IMAGE, TEXT_VECTOR, URI, VECTOR, Embed, EmbeddedColumn, Layout, Store
+from lance_align.tables.metadata import (
+    FUNCTION,
+    FUNCTIONS_KEY,
+    SPEC_KEY,
+    function_arguments,
+    function_metadata,
+    read_specs,
+)
 
-ID = "id"
-IMAGE = "image"
-URI = "uri"
-VECTOR = "vector"
-TEXT_VECTOR = "text_vector"
-ERROR = "error"
+__all__ = [
+    "ERROR",
+    "FUNCTION",
+    "FUNCTIONS_KEY",
+    "ID",
+    "IMAGE",
+    "PRIMARY_KEY",
+    "SPEC_KEY",
+    "TEXT_VECTOR",
+    "URI",
+    "VECTOR",
+    "Embed",
+    "EmbeddedColumn",
+    "Layout",
+    "Store",
+    "check_fits",
+    "function_arguments",
+    "function_metadata",
+    "read_specs",
+    "table_schema",
+]
 
-FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is registered under
-FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
-SPEC_KEY = b"lance_align:spec"
 PRIMARY_KEY = b"lance-schema:unenforced-primary-key"  # Lance's field metadata; merge_insert then sees equal ids
 
 # Columns that LanceDB adds to results, or that Lance keeps for itself.
 _RESULT_COLUMNS = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
-
-Embed = Literal["image", "text", "both"]
-Store = Literal["bytes", "uri", "none"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddedColumn:
-    """A source column, the vector column made from it, and whether the source is a picture or a text."""
-
-    source: str
-    vector: str
-    kind: Literal["image", "text"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Which columns a table has besides the user's own.
-
-    Attributes:
-        embed: what gets a vector; with ``both`` the picture's is `vector` and the text's `text_vector`.
-        store: what stands for a picture: its `bytes` (as they were, or a thumbnail) in the column ``image``, its
-            location in the column ``uri``, or nothing, which only ``embed="text"`` allows.
-        text: the user's column that holds the text; needed unless ``embed="image"``.
-
-    Raises:
-        ArgumentError: the three do not go together.
-    """
-
-    embed: Embed = "image"
-    store: Store = "bytes"
-    text: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.embed != "image" and self.text is None:
-            raise ArgumentError(f"embed={self.embed!r} needs a text column; say which one holds the text")
-        if self.embed != "text" and self.store == "none":
-            raise ArgumentError(
-                f"embed={self.embed!r} needs the picture in the table; keep its bytes, a thumbnail or its uri"
-            )
-
-    @property
-    def embedded(self) -> tuple[EmbeddedColumn, ...]:
-        """The vector columns, `vector` first."""
-        image = EmbeddedColumn(source=IMAGE if self.store == "bytes" else URI, vector=VECTOR, kind="image")
-        if self.embed == "image":
-            return (image,)
-        vector = VECTOR if self.embed == "text" else TEXT_VECTOR
-        text = EmbeddedColumn(source=self.text or "", vector=vector, kind="text")
-        return (text,) if self.embed == "text" else (image, text)
-
-    @property
-    def own_columns(self) -> tuple[str, ...]:
-        """The names this layout takes; a user's column of the same name has to be renamed."""
-        picture = {"bytes": (IMAGE,), "uri": (URI,), "none": ()}[self.store]
-        return (ID, *picture, *(column.vector for column in self.embedded), ERROR)
 
 
 def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_key: bool = False) -> pa.Schema:
@@ -159,56 +122,6 @@ def _without_primary_key(field: pa.Field[Any]) -> pa.Field[Any]:
         key: value for key, value in (field.metadata or {}).items() if not key.startswith(PRIMARY_KEY)
     }
     return field.with_metadata(kept) if kept else field.remove_metadata()
-
-
-def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dict[bytes | str, bytes | str]:
-    """Schema metadata that lets LanceDB embed queries and new rows, and lets us know the model again.
-
-    The first entry is what ``EmbeddingFunctionRegistry.get_table_metadata`` writes (a test compares them). The device
-    is a LanceDB variable with a default, so that no machine's device is stored.
-    """
-    functions = [
-        {
-            "name": FUNCTION,
-            "model": function_arguments(spec, kind=column.kind),
-            "source_column": column.source,
-            "vector_column": column.vector,
-        }
-        for column in columns
-    ]
-    specs = {column.vector: json.loads(spec.to_json()) for column in columns}
-    return {
-        FUNCTIONS_KEY: json.dumps(functions, indent=2).encode(),
-        SPEC_KEY: json.dumps(specs, sort_keys=True).encode(),
-    }
-
-
-def function_arguments(spec: ModelSpec, *, kind: Literal["image", "text"]) -> dict[str, Any]:
-    """The keyword arguments of ``AlignFunction.create`` that name one model and one kind of source column."""
-    return {
-        "name": spec.name,
-        "revision": spec.revision,
-        "dim": spec.dim,
-        "fingerprint": spec.fingerprint,
-        "source": kind,
-        "device": "$var:align_device:auto",
-    }
-
-
-def read_specs(schema: pa.Schema) -> dict[str, ModelSpec]:
-    """The model of each vector column, as the job recorded it; empty for a table that none of our jobs created.
-
-    Raises:
-        TableError: the metadata is damaged.
-    """
-    text = (schema.metadata or {}).get(SPEC_KEY)
-    if text is None:
-        return {}
-    try:
-        raw = json.loads(text)
-        return {str(column): ModelSpec.from_json(json.dumps(spec)) for column, spec in raw.items()}
-    except (ValueError, AttributeError, RecursionError, ModelError) as error:
-        raise TableError(f"the table's record of its model is damaged ({error}); write into a new table") from error
 
 
 def check_fits(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
