@@ -374,3 +374,60 @@ def test_the_environment_allows_models_too(tmp_path: Path) -> None:
         [sys.executable, "-c", script, *names], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[True, True, False]"
+
+
+def test_code_beside_a_checkpoint_is_never_run(copy: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (copy / "evil.py").write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\nclass Evil: ...\n")
+    _edit_json(copy / "config.json", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"})
+    _edit_json(copy / "preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.Evil"})
+    auto_map = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    _edit_json(copy / "tokenizer_config.json", auto_map=auto_map, tokenizer_class="Evil")
+    _encode(copy)
+    assert not marker.exists()
+
+
+def test_a_local_model_reaches_for_no_network(model: Path) -> None:
+    script = (
+        "import sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.sendto'):\n"
+        "        raise SystemExit(f'network: {event} {arguments}')\n"
+        "sys.addaudithook(refuse)\n"
+        "import numpy as np\n"
+        "from lance_align.encoders import load_encoder\n"
+        "encoder = load_encoder(sys.argv[1], device='cpu')\n"
+        "encoder.encode_texts(['a cat'])\n"
+        "encoder.encode_pixels(np.zeros((1, 64, 64, 3), np.uint8))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    command = [sys.executable, "-c", script, str(model)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_a_configuration_as_old_transformers_wrote_it_is_understood(copy: Path) -> None:
+    captions = ["a red cat on the table"]
+    expected = _encode(copy).encode_texts(captions).vectors
+    raw = json.loads((copy / "config.json").read_text())
+    old = {
+        "_name_or_path": "",
+        "add_cross_attention": False,
+        "architectures": None,
+        "bad_words_ids": None,
+        "classifier_dropout": None,
+        "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+        "is_decoder": False,
+        "output_attentions": True,
+        "output_hidden_states": True,
+        "position_embedding_type": "absolute",
+        "return_dict": False,
+        "torch_dtype": "float32",
+        "transformers_version": "4.27.0.dev0",
+        "use_cache": True,
+    }
+    raw["text_config"].update(old)
+    raw["vision_config"].update(old)
+    (copy / "config.json").write_text(json.dumps({**raw, "torch_dtype": "float32", "transformers_version": None}))
+    np.testing.assert_allclose(_encode(copy).encode_texts(captions).vectors, expected, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from lance_align.encoders.base import Encoder
 from lance_align.encoders.checkpoints import Located, locate
@@ -22,7 +23,7 @@ _lock = threading.Lock()
 _encoders: dict[tuple[ModelSpec, str], Encoder] = {}
 
 
-def load_encoder(model: str | ModelSpec, *, revision: str | None = None, device: str = "auto") -> Encoder:
+def load_encoder(model: str | Path | ModelSpec, *, revision: str | None = None, device: str = "auto") -> Encoder:
     """The encoder of a model on a device; the same object for the same spec and device in this process.
 
     Towers are loaded when they are first used. Safe to call from several threads.

@@ -27,7 +27,7 @@ class Located:
     directory: Path | None
 
 
-def resolve_spec(model: str, *, revision: str | None = None) -> ModelSpec:
+def resolve_spec(model: str | Path, *, revision: str | None = None) -> ModelSpec:
     """Describe a model without building it: configurations are read and weights are hashed.
 
     Args:
@@ -41,8 +41,9 @@ def resolve_spec(model: str, *, revision: str | None = None) -> ModelSpec:
     return locate(model, revision=revision).spec
 
 
-def locate(model: str, *, revision: str | None = None) -> Located:
+def locate(model: str | Path, *, revision: str | None = None) -> Located:
     """As `resolve_spec`, with the directory."""
+    model = str(model)
     known = KNOWN_CHECKPOINTS.get(model)
     if known is not None and known.source == "none":
         from lance_align.testing import FAKE_SPEC

@@ -10,9 +10,6 @@ import torch
 
 from lance_align.errors import ModelError
 
-# Texts tokenised at a time: bounds the tokenizer's own objects, about 20 kB a text of 64 tokens.
-TEXTS_PER_CALL = 4096
-
 
 class Tokens:
     """A checkpoint's tokenizer, set up once to truncate and never to pad; safe to call from several threads.
@@ -44,31 +41,28 @@ class Tokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with CLS and SEP, truncated."""
-        return [
-            encoding.ids
-            for start in range(0, len(texts), TEXTS_PER_CALL)
-            for encoding in self._tokenizer.encode_batch(list(texts[start : start + TEXTS_PER_CALL]))
-        ]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
-    def batches(
-        self, ids: Sequence[list[int]], *, tokens_per_batch: int
-    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """Rows of similar length together, padded to the longest of the batch.
 
-        Yields:
-            the positions of the rows in `ids`, their ids ``(n, length) int64`` and mask ``(n, length) int64``, where
-            n x length is at most `tokens_per_batch`, or n is 1.
-        """
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
-        start = 0
-        while start < len(order):
-            length = len(ids[order[start]])
-            rows = order[start : start + max(1, tokens_per_batch // max(1, length))]
-            start += len(rows)
-            padded = torch.full((len(rows), length), self.pad_id, dtype=torch.int64)
-            mask = torch.zeros((len(rows), length), dtype=torch.int64)
-            for position, row in enumerate(rows):
-                count = len(ids[row])
-                padded[position, :count] = torch.tensor(ids[row], dtype=torch.int64)
-                mask[position, :count] = 1
-            yield rows, padded, mask
+def batches_by_length(
+    ids: Sequence[list[int]], *, pad_id: int, tokens_per_batch: int
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Rows of similar length together, padded to the longest of the batch.
+
+    Yields:
+        the positions of the rows in `ids`, their ids and mask, both ``(n, length) int64``, where n x length is at most
+        `tokens_per_batch`, or n is 1.
+    """
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+    start = 0
+    while start < len(order):
+        length = len(ids[order[start]])
+        rows = order[start : start + max(1, tokens_per_batch // max(1, length))]
+        start += len(rows)
+        padded = torch.full((len(rows), length), pad_id, dtype=torch.int64)
+        mask = torch.zeros((len(rows), length), dtype=torch.int64)
+        for position, row in enumerate(rows):
+            count = len(ids[row])
+            padded[position, :count] = torch.tensor(ids[row], dtype=torch.int64)
+            mask[position, :count] = 1
+        yield rows, padded, mask

@@ -19,6 +19,20 @@ TEXT_PREFIXES = ("text_model.", "text_projection.")
 # BERT's tanh pooler does not enter ALIGN's vector; the buffers were saved by transformers before 4.31.
 _UNUSED_TEXT = ("text_model.pooler.", "text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids")
 
+# What shapes the network at inference; a checkpoint's other settings (dropout, output flags) must not reach it.
+_BERT_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "pad_token_id",
+)
+
 
 class VisionTower(nn.Module):
     """uint8 pixels ``(n, height, width, 3)`` to features ``(n, dim) float32``."""
@@ -50,10 +64,10 @@ class TextTower(nn.Module):
         from transformers import BertConfig, BertModel
 
         super().__init__()
-        fields = {key: value for key, value in config.to_dict().items() if key != "model_type"}
+        settings: dict[str, Any] = {name: getattr(config, name) for name in _BERT_FIELDS}
         # ALIGN's own text class cannot use fused attention; BERT is the same network and can.
-        bert = BertConfig.from_dict(fields, attn_implementation="sdpa")
-        self.text_model = BertModel(bert, add_pooling_layer=False)
+        settings["attn_implementation"] = "sdpa"
+        self.text_model = BertModel(BertConfig(**settings), add_pooling_layer=False)
         self.text_projection = nn.Linear(config.hidden_size, dim)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

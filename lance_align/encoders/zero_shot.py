@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ def zero_shot(
     labels: Sequence[str],
     *,
     template: str = DEFAULT_TEMPLATE,
-    model: str | ModelSpec = "align-tiny",
+    model: str | Path | ModelSpec = "align-tiny",
     device: str = "auto",
 ) -> NDArray[np.float32]:
     """Probability of each label for each image, with the checkpoint's own temperature.
