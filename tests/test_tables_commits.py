@@ -154,6 +154,19 @@ def test_a_table_replaced_meanwhile_is_left_alone(uri: str, change: Callable[[st
     assert lance.dataset(uri).version == before
 
 
+@pytest.mark.parametrize("versions", [1, 2, 3])
+def test_a_table_made_anew_meanwhile_is_left_alone(uri: str, versions: int) -> None:
+    committer = Committer.open_or_create(uri, SCHEMA)
+    committer.commit(write_fragments(uri, some("a")), rows=1)
+    shutil.rmtree(uri)
+    for number in range(versions):
+        Committer.open_or_create(uri, SCHEMA).commit(write_fragments(uri, some(str(number))), rows=1)
+    fragments = write_fragments(uri, some("b"))
+    with pytest.raises(TableError, match="replaced by another writer; run the same command again"):
+        committer.commit(fragments, rows=1)
+    assert ids_of(uri) == [str(number) for number in range(versions)]
+
+
 def test_a_table_removed_meanwhile(uri: str) -> None:
     committer = Committer.open_or_create(uri, SCHEMA)
     fragments = write_fragments(uri, some("a"))

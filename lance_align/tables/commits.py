@@ -31,6 +31,7 @@ class Committer:
         self.uri: str = dataset.uri
         self.created = created
         self._dataset = dataset
+        self._last_id = next(iter(map(_id, dataset.get_transactions(1))), None)
         self._fields = _field_ids(dataset)
         self._files = {file for fragment in dataset.get_fragments() for file in _paths(fragment.metadata)}
 
@@ -106,7 +107,7 @@ class Committer:
                 transaction = lance.Transaction(
                     read_version=self._dataset.version, operation=append, uuid=transaction_id
                 )
-                self._dataset = lance.LanceDataset.commit(self._dataset, transaction)
+                self._dataset, self._last_id = lance.LanceDataset.commit(self._dataset, transaction), transaction_id
                 return
             except LANCE_ERRORS as error:
                 if isinstance(error, LanceAlignError):
@@ -125,9 +126,12 @@ class Committer:
         seen = self._dataset.version
         self._dataset.checkout_latest()
         behind = self._dataset.version - seen
-        if behind < 0:
+        history = self._dataset.get_transactions(behind + 1) if behind >= 0 else []
+        # Shorter where old versions were cleaned up; the last one is then not the one we saw.
+        if behind < 0 or (len(history) > behind and _id(history[-1]) != self._last_id):
             raise TableError(f"{self.uri} was replaced by another writer; run the same command again")
-        news = [t for t in (self._dataset.get_transactions(behind) if behind else []) if t is not None]
+        self._last_id = _id(history[0]) if history else None
+        news = [transaction for transaction in history[:behind] if transaction is not None]
         if any(transaction.uuid == transaction_id for transaction in news):
             return True
         for transaction in news:
@@ -190,6 +194,11 @@ def _field_ids(dataset: lance.LanceDataset) -> set[tuple[int, str, str]]:
     """(id, name, type) of each column: data files name columns by these ids."""
     types = {field.name: str(field.type) for field in dataset.schema}
     return {(field.id(), field.name(), types[field.name()]) for field in dataset.lance_schema.fields()}
+
+
+def _id(transaction: lance.Transaction | None) -> str | None:
+    """Names a version: a table that was removed and made anew has others. None where Lance did not keep it."""
+    return None if transaction is None else str(transaction.uuid)
 
 
 def _paths(fragment: FragmentMetadata) -> tuple[str, ...]:
