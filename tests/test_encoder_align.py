@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from lance_align.encoders import load_encoder, resolve_spec
-from lance_align.encoders.align import AlignEncoder, Once
+from lance_align.encoders.align import AlignEncoder
+from lance_align.encoders.once import Once
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.images import load, to_pixels
 from tests import align_models
@@ -162,6 +165,27 @@ def test_bad_rows_keep_their_place_and_do_not_touch_the_others(small: Path) -> N
     assert kinds == ["null", None, "type", "type", "type", None, None]
     np.testing.assert_allclose(texts.vectors[1], texts.vectors[6], atol=1e-5)
     assert not texts.vectors[0].any()
+
+
+@given(texts=st.lists(st.one_of(st.none(), st.text(st.characters(), max_size=90)), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_any_texts_are_vectors_or_reasons(small: Path, texts: list[str | None]) -> None:
+    encoder = load_encoder(str(small), device="cpu")
+    found = encoder.encode_texts(texts)
+    assert len(found) == len(texts)
+    for text, vector, reason in zip(texts, found, found.reasons, strict=True):
+        assert (vector is None) == (reason is not None)
+        if text is None:
+            assert reason == "null: no text"
+        if vector is not None:
+            np.testing.assert_allclose(vector, encoder.encode_texts([text]).vectors[0], atol=MAX_BATCH_EFFECT)
+
+
+def test_a_caption_of_megabytes_is_cut(small: Path) -> None:
+    encoder = load_encoder(str(small), device="cpu")
+    start = "the red house "
+    long, short = encoder.encode_texts([start * 300_000, start * 60]).vectors
+    np.testing.assert_allclose(long, short, atol=1e-5)
 
 
 def test_nothing_in_gives_nothing_out(small: Path) -> None:

@@ -11,6 +11,7 @@
     towers       the two torch modules of ALIGN
     weights      safetensors into modules
     tokens       texts to padded batches of token ids
+    once         a value made at first use, by one thread
     devices      "auto" to a torch device
     zero_shot    labels for images without training
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from lance_align.encoders.base import Embeddings, Encoder, Vectors
 from lance_align.encoders.checkpoints import align_config, read_json
 from lance_align.encoders.devices import full_precision, resolve_device
 from lance_align.encoders.fingerprint import fingerprint
+from lance_align.encoders.once import Once
 from lance_align.encoders.tokens import Tokens, batches_by_length
 from lance_align.encoders.towers import (
     TEXT_PREFIXES,
@@ -35,28 +34,6 @@ PIXELS_PER_BATCH = {"cpu": 16 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 
 TOKENS_PER_BATCH = {"cpu": 32 * 64, "mps": 64 * 64, "cuda": 1024 * 64}
 # Texts tokenised and sorted by length together: bounds the tokenizer's objects, about 20 kB a text of 64 tokens.
 TEXTS_PER_CHUNK = 4096
-
-T = TypeVar("T")
-
-
-class Once(Generic[T]):
-    """A value made at first use by one thread; others wait. A failure is raised, and tried again next time."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._made: list[T] = []
-
-    @property
-    def made(self) -> bool:
-        """Whether the value is there."""
-        return bool(self._made)
-
-    def __call__(self) -> T:
-        with self._lock:
-            if not self._made:
-                self._made.append(self._make())
-            return self._made[0]
 
 
 class AlignEncoder(Encoder):

@@ -1,0 +1,29 @@
+"""A value made once, by whichever thread needs it first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A value made at first use by one thread; others wait. A failure is raised, and tried again next time."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: list[T] = []
+
+    @property
+    def made(self) -> bool:
+        """Whether the value is there."""
+        return bool(self._made)
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
