@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,8 @@ def locate(model: str | Path, *, revision: str | None = None) -> Located:
     model = str(model)
     known = KNOWN_CHECKPOINTS.get(model)
     if known is not None and known.source == "none":
-        from lance_align.testing import FAKE_SPEC
-
-        return Located(spec=FAKE_SPEC, directory=None)
+        testing = importlib.import_module("lance_align.testing")  # by name: it stands on this package
+        return Located(spec=testing.FAKE_SPEC, directory=None)
     if known is not None and known.source == "bundled":
         _refuse_revision(model, revision)
         return _read(BUNDLED / model, name=model, revision=None)
