@@ -25,8 +25,9 @@ from PIL import Image
 import lance_align
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError
 from lance_align.functions import AlignFunction
+from lance_align.images import load, to_pixels
 from lance_align.tables.location import TableLocation
-from lance_align.tables.schema import FUNCTIONS_KEY, Layout, table_schema
+from lance_align.tables.schema import FUNCTIONS_KEY, Layout, read_specs, table_schema
 from lance_align.testing import FAKE_SPEC
 from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
 from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, vector_of, write_photos
@@ -307,6 +308,21 @@ def test_one_encoder_a_process_and_only_the_tower_a_query_needs(small_model: Pat
     db.open_table("photos").search(png(RED)).to_list()
     assert function.encoder().loaded_towers == {"text", "image"}
     assert AlignFunction.create(**function.safe_model_dump()).encoder() is function.encoder()
+
+
+def test_a_real_model_gives_one_vector_through_every_door(small_model: Path, tmp_path: Path) -> None:
+    lance_align.allow_models(small_model)
+    schema = table_schema(CAPTION, Layout(), lance_align.resolve_spec(str(small_model)))
+    table = lancedb.connect(tmp_path).create_table("photos", schema=schema)
+    colours = [RED, GREEN, BLUE]
+    table.add([{"id": colour, "image": png(colour)} for colour in colours])
+    pixels = [to_pixels(load(png(colour)), read_specs(schema)["vector"].image) for colour in colours]
+    expected = lance_align.load_encoder(str(small_model)).encode_pixels(np.stack(pixels))
+    stored = np.array([row["vector"] for row in table.to_arrow().to_pylist()])
+    np.testing.assert_allclose(stored, expected, atol=1e-5)
+    for colour in colours:
+        (row,) = table.search(png(colour)).limit(1).to_list()
+        assert (row["id"], round(row["_distance"], 5)) == (colour, 0)
 
 
 def test_a_model_that_was_not_allowed_is_not_read(tmp_path: Path) -> None:
