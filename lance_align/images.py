@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -54,6 +55,15 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
         RowError: `empty`, `too_large`, `format` or `unreadable`; no other exception leaves this function.
         MissingExtraError: Pillow is not installed.
     """
+    return _decode(data, limits, to_rgb)
+
+
+def decode_rgba(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
+    """As `decode`, but an RGBA image: for artwork that is to be laid on a background."""
+    return _decode(data, limits, lambda image: image.convert("RGBA"))
+
+
+def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]) -> Image:
     pil = _pillow()
     if len(data) == 0:
         raise RowError("empty", "zero bytes")
@@ -63,7 +73,7 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
         with warnings.catch_warnings():
             # Pillow warns of decompression bombs and of odd metadata; the limits below answer both.
             warnings.simplefilter("ignore")
-            return _open_rgb(pil, data, limits)
+            return _open(pil, data, limits, convert)
     except RowError:
         raise
     except pil.UnidentifiedImageError:
@@ -79,13 +89,15 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
         raise RowError("unreadable", f"{type(error).__name__}: {error}") from None
 
 
-def _open_rgb(pil: Any, data: bytes | bytearray | memoryview, limits: DecodeLimits) -> Image:
+def _open(
+    pil: Any, data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]
+) -> Image:
     with pil.Image.open(io.BytesIO(data), formats=limits.formats) as image:
         width, height = image.size
         if width * height > limits.max_pixels:
             raise RowError("too_large", f"{width}x{height} pixels, the limit is {limits.max_pixels} in all")
         image.load()
-        return to_rgb(image)
+        return convert(image)
 
 
 def to_rgb(image: Image) -> Image:

@@ -1,0 +1,78 @@
+"""The state of a run on disk: two sets of weights (safetensors), the optimiser (tensors only), step and time (JSON)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lance_align.errors import ModelError
+
+_FOLDER, _OLD, _NEW = "checkpoint", "checkpoint.old", "checkpoint.new"
+
+
+@dataclasses.dataclass(slots=True)
+class RunState:
+    """What changes while a model is trained.
+
+    Attributes:
+        model: the weights that are trained.
+        average: their moving average; `model` itself where none is kept.
+        optimizer: with its moments.
+        step: steps done.
+        elapsed_s: seconds trained, pauses left out.
+    """
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    elapsed_s: float = 0.0
+
+    def save(self, directory: Path) -> None:
+        """Write beside the checkpoint before it, then change places: at any moment one of them is whole."""
+        new, current, old = (directory / name for name in (_NEW, _FOLDER, _OLD))
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        save_file(_tensors(self.model), new / "model.safetensors")
+        save_file(_tensors(self.average), new / "average.safetensors")
+        torch.save(self.optimizer.state_dict(), new / "optimizer.pt")
+        numbers = {"step": self.step, "elapsed_s": self.elapsed_s}
+        (new / "state.json").write_text(json.dumps(numbers), encoding="utf-8")
+        if current.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            current.rename(old)
+        new.rename(current)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self, directory: Path) -> bool:
+        """Take over the checkpoint found in `directory`; False where there is none.
+
+        Raises:
+            ModelError: it is of another model, or damaged.
+        """
+        path = next((path for name in (_FOLDER, _OLD) if (path := directory / name).is_dir()), None)
+        if path is None:
+            return False
+        try:
+            self.model.load_state_dict(load_file(path / "model.safetensors"))
+            self.average.load_state_dict(load_file(path / "average.safetensors"))
+            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+            numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            self.step, self.elapsed_s = int(numbers["step"]), float(numbers["elapsed_s"])
+        except Exception as error:  # safetensors, torch and json each raise their own
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{path} cannot be continued ({type(error).__name__}: {reason}); it belongs to another model or is "
+                "damaged: train into an empty directory"
+            ) from error
+        return True
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().contiguous() for name, value in module.state_dict().items()}

@@ -1,0 +1,116 @@
+"""Measure a model on pictures that its recipe never saw: drawn scenes and OpenMoji, both found by words.
+
+    python pipelines/evaluate.py                       # the bundled align-tiny
+    python pipelines/evaluate.py --model DIRECTORY --json figures.json
+
+Scenes: 5,000 pictures of all pairs of object and colour, from a seed of their own. A query is "a red car"; a picture is
+right if it shows a red car. The pairs held out were in no training picture. OpenMoji: about 1,600 emoji that are no
+flags; a query is an emoji's CLDR name, one picture is right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import App, Parameter
+
+from lance_align.corpora import openmoji
+from lance_align.corpora.grammar import an
+from lance_align.corpora.scenes import draw_scene, pairs, scenes
+from lance_align.encoders import Encoder, load_encoder
+from lance_align.errors import LanceAlignError
+from lance_align.training.metrics import precision_at, recall_at
+
+app = App(name="evaluate.py", help=__doc__, help_format="plaintext")
+_SEED = 20_260_401  # of the scenes to find; the recipe's seed is 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured share, beside the share that a random order gives."""
+
+    name: str
+    value: float
+    chance: float
+    queries: int
+    items: int
+
+
+@app.default
+def evaluate(
+    *,
+    model: str = "align-tiny",
+    scene_count: int = 5000,
+    emoji_count: int | None = None,
+    json_path: Annotated[Path | None, Parameter(name="--json")] = None,
+    device: str = "auto",
+) -> None:
+    """Print precision and recall as a table; write them as JSON too if asked.
+
+    Args:
+        model: a known name, a hub id or a checkpoint directory.
+        scene_count: pictures to search, at least 10; 0 leaves the scenes out.
+        emoji_count: pictures to search; None takes all, 0 leaves OpenMoji out.
+        json_path: a file for the figures.
+        device: "auto", "cpu" or "cuda".
+    """
+    encoder = load_encoder(model, device=device)
+    figures: list[Figure] = []
+    if scene_count:
+        figures += scene_figures(encoder, scene_count)
+    if emoji_count != 0:
+        figures += emoji_figures(encoder, emoji_count)
+    print(f"{encoder.spec.name}  {encoder.spec.fingerprint[:12]}")
+    for figure in figures:
+        print(f"{figure.name:<44}{figure.value:>8.3f}   chance {figure.chance:.4f}   {figure.queries} in {figure.items}")
+    if json_path is not None:
+        found = {"model": dataclasses.asdict(encoder.spec), "figures": [dataclasses.asdict(item) for item in figures]}
+        json_path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def scene_figures(encoder: Encoder, count: int) -> list[Figure]:
+    """Precision@10 for every held-out and every seen pair of object and colour."""
+    corpus = list(scenes(seed=_SEED, count=count, split="all"))
+    pictures = encoder.encode_images([draw_scene(scene, size_px=128) for scene in corpus]).vectors
+    figures = []
+    for split, name in (("held_out", "never seen"), ("train", "seen")):
+        asked = pairs("held_out" if split == "held_out" else "train")
+        right = np.array([[scene.shows(*pair) for scene in corpus] for pair in asked])
+        scores = _scores(encoder, [an(f"{colour} {thing}") for thing, colour in asked], pictures)
+        figures.append(
+            Figure(
+                name=f"scenes, pairs {name}: precision@10", value=precision_at(scores, right, 10),
+                chance=float(right.mean()), queries=len(asked), items=count,
+            )  # fmt: skip
+        )
+    return figures
+
+
+def emoji_figures(encoder: Encoder, count: int | None) -> list[Figure]:
+    """Recall@1, 5 and 10 of OpenMoji's pictures by their names."""
+    emojis = [item for item in openmoji.catalogue() if not item.is_flag][:count]
+    pictures = encoder.encode_images([openmoji.draw(item) for item in emojis]).vectors
+    scores = _scores(encoder, [item.name for item in emojis], pictures)
+    ks = (1, 5, 10)
+    shares = recall_at(scores, np.arange(len(emojis)), ks)
+    return [
+        Figure(name=f"OpenMoji by name: recall@{k}", value=share, chance=k / len(emojis), queries=len(emojis), items=len(emojis))
+        for k, share in zip(ks, shares, strict=True)
+    ]
+
+
+def _scores(encoder: Encoder, queries: Sequence[str], pictures: np.ndarray) -> np.ndarray:
+    return encoder.encode_texts(queries).vectors @ pictures.T
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except LanceAlignError as error:
+        sys.exit(f"error: {error}")
