@@ -43,7 +43,7 @@ def embed(
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
     max_pixels: int = DEFAULT_LIMITS.max_pixels,
     max_bytes: int = DEFAULT_LIMITS.max_bytes,
-    max_errors: float | str | None = None,
+    max_errors: str | int | float | None = None,  # text first: the command line tries the types in this order
     commit_rows: int = 10_000,
     commit_seconds: float = 60.0,
     block_rows: int | None = None,
@@ -51,6 +51,7 @@ def embed(
     device: str = "auto",
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
+    log_file: str | os.PathLike[str] | None = None,
 ) -> JobReport:
     """Embed every row of a source into a LanceDB table, on Ray; run it again and only new rows are done.
 
@@ -81,6 +82,7 @@ def embed(
         device: where the model runs: auto, cpu, cuda.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
+        log_file: a file that progress is appended to, line by line.
 
     Returns:
         The account of the run; every row of the source is in it.
@@ -127,7 +129,7 @@ def embed(
             shape=shape(spec, actors=actors, block_rows=block_rows),
             device=device,
         )
-        report = job.run(started_at=started_at, progress=progress)
+        report = job.run(started_at=started_at, progress=progress, log_file=log_file)
     if limit is not None and too_many(report, limit):
         raise JobError(
             f"{report.failed:,} of {report.rows_written:,} rows could not be embedded, more than "

@@ -32,6 +32,7 @@ def _typed(error: BaseException) -> LanceAlignError:
         (cause for cause in causes if isinstance(cause, LanceAlignError) and not isinstance(cause, RayError)), None
     )
     if own is not None:
+        own.args = (_first_line(own), *own.args[1:])  # Ray appends advice on its own settings
         return own
     if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
         return JobError(f"the disk is full: free space; {GO_ON}")
@@ -39,8 +40,11 @@ def _typed(error: BaseException) -> LanceAlignError:
         return JobError(f"memory ran out: use fewer actors or a smaller block_rows; {GO_ON}")
     if any(isinstance(cause, (ActorDiedError, WorkerCrashedError)) for cause in causes):
         return JobError(f"a worker process died and so did its replacements; {GO_ON}")
-    last = causes[-1]
-    return JobError(f"{type(last).__name__}: {(str(last).strip().splitlines() or ['no message'])[0]}; {GO_ON}")
+    return JobError(f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}; {GO_ON}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lance_align.errors import ArgumentError
 
 LINE_EVERY_S = 5.0
 REDRAW_EVERY_S = 0.5
@@ -142,19 +146,31 @@ def beating(view: View, state: Callable[[], State]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reporter(
-    total: int | None, state: Callable[[], State], *, show: bool, file: TextIO | None = None
+    total: int | None,
+    state: Callable[[], State],
+    *,
+    show: bool,
+    log_file: str | os.PathLike[str] | None = None,
 ) -> Iterator[None]:
     """Show progress in the way that suits where it is written.
 
     Args:
         total: rows of the input, or None where nobody knows.
         state: asked at every beat, from another thread.
-        show: False for silence.
-        file: None for standard error, as it is now.
+        show: on standard error: a bar in a terminal, else lines.
+        log_file: lines are appended to it; None for no such file.
+
+    Raises:
+        ArgumentError: the log file cannot be written.
     """
-    if not show:
-        yield
-        return
-    file = file or sys.stderr
-    with beating(Bar(total, file) if file.isatty() else Lines(total, file), state):
+    with contextlib.ExitStack() as stack:
+        if log_file is not None:
+            try:
+                file = stack.enter_context(Path(log_file).open("a", encoding="utf-8"))
+            except OSError as error:
+                raise ArgumentError(f"log file {os.fspath(log_file)} cannot be written: {error.strerror}") from error
+            stack.enter_context(beating(Lines(total, file), state))
+        if show:
+            view = Bar(total, sys.stderr) if sys.stderr.isatty() else Lines(total, sys.stderr)
+            stack.enter_context(beating(view, state))
         yield

@@ -118,7 +118,7 @@ class JobReport:
         return "\n".join(lines)
 
 
-def parse_max_errors(text: float | str) -> int | float:
+def parse_max_errors(text: str | int | float) -> int | float:
     """``10`` and ``"10"`` are a count (int); ``0.01``, ``"0.01"`` and ``"1%"`` a share of the rows written (float).
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections import Counter
 from datetime import datetime
@@ -105,7 +106,7 @@ class Job:
     shape: Shape
     device: str
 
-    def run(self, *, started_at: datetime, progress: bool) -> JobReport:
+    def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
         """Embed what the table lacks.
 
         Raises:
@@ -116,7 +117,7 @@ class Job:
         with job_failures():
             ledger = RemoteLedger.start(self.target, version=rounds.version)
             try:
-                with reporter(self.source.rows(), lambda: self._state(ledger), show=progress):
+                with reporter(self.source.rows(), lambda: self._state(ledger), show=progress, log_file=log_file):
                     self._stream(ledger)
                 tally = ledger.tally()
             finally:

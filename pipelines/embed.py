@@ -1,0 +1,122 @@
+"""Embed images and texts into a LanceDB table that words and pictures search.
+
+    python pipelines/embed.py                                          # the demo: OpenMoji, with the bundled model
+    python pipelines/embed.py PHOTOS --db ./lancedb --table photos     # your own: a folder, Parquet, CSV, tar, Lance …
+    python pipelines/embed.py --demo scenes --rows 20000 --table scenes
+    ray job submit --working-dir . -- python pipelines/embed.py s3://bucket/rows --db s3://bucket/db --table photos
+
+Run the same command again and only new rows are done. The exit status is 0 when every row of the input is in the table,
+embedded or with its reason in the column "error".
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import lancedb
+from cyclopts import App, CycloptsError, Parameter
+
+from lance_align.corpora.demo import demo_source
+from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.jobs import JobReport, embed
+
+Demo = Literal["openmoji", "scenes"]
+
+app = App(name="embed.py", help=__doc__, help_format="plaintext")
+app.default(embed)
+
+# What the demo asks of its table: three texts, and the picture of one row.
+QUESTIONS: dict[Demo, tuple[tuple[str, str, str], str]] = {
+    "openmoji": (("red apple", "smiling face", "musical instrument"), "caption = 'dog face'"),
+    "scenes": (("a red car", "a blue star", "a green tree"), "id IS NOT NULL"),
+}
+
+
+@app.meta.default
+def main(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    demo: Demo | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+    report_json: Path | None = None,
+    debug: bool = False,
+) -> None:
+    """Run the job; without a source it is the demo.
+
+    Args:
+        demo: embed a demo corpus, then ask it three texts and a picture; the answers become a PNG.
+        rows: how many pictures of the demo corpus; by default all of OpenMoji, 2,000 scenes.
+        seed: which scenes the demo draws.
+        report_json: a file for the report.
+        debug: show the traceback of an error.
+    """
+    if demo is None and not tokens:
+        demo = "openmoji"
+    try:
+        arguments = list(tokens)
+        if demo is not None:
+            print(f"preparing the demo corpus {demo} …", file=sys.stderr, flush=True)
+            arguments.insert(0, os.fspath(demo_source(demo, directory=_cache(), rows=rows, seed=seed)))
+            if not any(token.split("=")[0] == "--table" for token in tokens):
+                arguments += ["--table", "demo"]
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        report: JobReport = command(*bound.args, **bound.kwargs)
+        _tell(report, report_json)
+        if demo is not None:
+            _ask(demo, report)
+    except CycloptsError as error:
+        sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))
+    except LanceAlignError as error:
+        if isinstance(error, JobError) and isinstance(error.report, JobReport):
+            _tell(error.report, report_json)
+        sys.exit(_fail(str(error), debug=debug, status=1))
+    except KeyboardInterrupt:
+        sys.exit(_fail("stopped; what is committed stays, the same command goes on", debug=debug, status=130))
+
+
+def _fail(message: str, *, debug: bool, status: int) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def _tell(report: JobReport, path: Path | None) -> None:
+    print(report.to_text(), flush=True)
+    if path is not None:
+        try:
+            path.write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError(f"report {path} cannot be written: {error.strerror}; the rows are in") from error
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lance-align"
+
+
+def _ask(demo: Demo, report: JobReport) -> None:
+    """Search with plain LanceDB, print what is found, and draw it."""
+    from lance_align.explore import contact_sheet
+
+    uri = Path(report.table_uri)
+    table = lancedb.connect(uri.parent).open_table(uri.stem)
+    texts, example = QUESTIONS[demo]
+    answers: dict[str, Sequence[dict[str, object]]] = {text: table.search(text).limit(6).to_list() for text in texts}
+    found = table.search().where(example).limit(1).to_list()
+    pictures = {f"picture of: {row['caption']}": row["image"] for row in found}
+    for name, picture in pictures.items():
+        answers[name] = table.search(picture).limit(6).to_list()
+    for query, hits in answers.items():
+        print(f"{query!r}: " + ", ".join(str(row["caption"]) for row in hits))
+    credit = "Pictures: OpenMoji, CC BY-SA 4.0" if demo == "openmoji" else ""
+    sheet = contact_sheet(answers, pictures=pictures, caption="caption", credit=credit)
+    print(f"wrote {sheet.save(uri.parent / f'{uri.stem}.png')}")
+
+
+if __name__ == "__main__":
+    app.meta(result_action="return_value")

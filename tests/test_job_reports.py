@@ -1,0 +1,146 @@
+"""The account of a run, the limit on failed rows, progress lines, and the choice of columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lance_align.errors import ArgumentError, SourceError
+from lance_align.jobs import JobReport
+from lance_align.jobs.columns import choose_columns
+from lance_align.jobs.progress import Lines, State, beating, reporter
+from lance_align.jobs.report import parse_max_errors, too_many
+from lance_align.jobs.sources import open_source
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+REPORT = JobReport(
+    source="/data/photos",
+    table_uri="/db/photos.lance",
+    table_version=3,
+    model="align-tiny",
+    fingerprint="abc",
+    rows_read=110,
+    embedded=90,
+    failed=10,
+    reasons={"format": 4, "null": 6},
+    already_there=7,
+    duplicates=3,
+    stage_s={"read": 1.0, "decode": 12.0, "encode": 6.0, "write": 0.5, "commit": 0.5},
+    workers={"decode": 3, "read": 3, "encode": 1, "write": 1},
+    commits=2,
+    started_at=START,
+    finished_at=START + timedelta(seconds=10),
+)
+
+
+def test_figures_follow_from_counts() -> None:
+    assert REPORT.rows_written == 100
+    assert REPORT.rows_per_s == pytest.approx(10.0)
+    assert REPORT.shares()["decode"] == pytest.approx(0.6)
+    assert REPORT.bottleneck == "encode"  # 6 s of one actor; the 12 s of decoding were shared by three tasks
+    assert REPORT.adds_up
+    assert not dataclasses.replace(REPORT, embedded=89).adds_up
+
+
+def test_text_is_one_screen() -> None:
+    lines = REPORT.to_text().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+    assert lines[9:11] == ["    null                    6", "    format                  4"]  # the commonest reason first
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed"),
+    [
+        (10, True),
+        (9, False),
+        ("10", True),
+        ("9", False),
+        (0.1, True),
+        (0.09, False),
+        ("10%", True),
+        ("9.5%", False),
+        (0, False),
+    ],
+)
+def test_limits_are_counts_or_shares(limit: Any, allowed: bool) -> None:
+    assert too_many(REPORT, parse_max_errors(limit)) is not allowed
+
+
+@pytest.mark.parametrize("limit", ["", "many", "101%", "1.5", 1.5, -1, "-1", "-1%", float("nan")])
+def test_other_limits_are_refused(limit: Any) -> None:
+    with pytest.raises(ArgumentError, match="expected a count such as 10, or a share"):
+        parse_max_errors(limit)
+
+
+def test_progress_in_a_file_is_plain_lines() -> None:
+    out = io.StringIO()
+    with beating(Lines(200, out, every_s=0.01), lambda: State(rows=50, failed=2, committed=40, skipped=10, version=3)):
+        while out.getvalue().count("\n") < 3:
+            pass
+    assert "\r" not in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+    lines = out.getvalue().splitlines()
+    assert all(datetime.fromisoformat(line.split(" ", 1)[0]).tzinfo is not None for line in lines)
+    assert "60 rows of 200 (30%), 10 skipped, 2 failed, 40 committed (version 3)" in lines[0]
+    assert lines[-1].endswith(" finished")
+
+
+def test_progress_tells_when_it_was_stopped(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    with pytest.raises(RuntimeError), reporter(None, State, show=False, log_file=log):
+        raise RuntimeError
+    assert log.read_text().splitlines()[-1].endswith(" stopped")
+    with pytest.raises(ArgumentError, match="cannot be written"), reporter(None, State, show=False, log_file=tmp_path):
+        pass
+
+
+TYPES = {
+    "image": pa.binary(),
+    "photo": pa.large_binary(),
+    "file_name": pa.string(),
+    "caption": pa.large_string(),
+    "id": pa.int64(),
+    "hf": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    "score": pa.float32(),
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "said", "chosen"),
+    [
+        (["score", "image", "caption", "id"], {}, ("image", "bytes", None, "id", ("score", "caption"))),
+        (["photo", "file_name"], {}, ("photo", "bytes", None, None, ("file_name",))),
+        (["hf", "score"], {}, ("hf", "struct", None, None, ("score",))),
+        (["file_name", "caption"], {}, ("file_name", "path", None, None, ("file_name", "caption"))),
+        (["image", "photo"], {"image": "photo", "drop": ["image"]}, ("photo", "bytes", None, None, ())),
+        (["caption", "score"], {}, (None, None, "caption", None, ("caption", "score"))),
+        (["image", "caption"], {"embed": "both"}, ("image", "bytes", "caption", None, ("caption",))),
+        (["image", "caption"], {"embed": "text"}, (None, None, "caption", None, ("image", "caption"))),
+    ],
+)
+def test_columns_are_recognised_by_name_and_type(
+    names: list[str], said: dict[str, Any], chosen: tuple[Any, ...], tmp_path: Path
+) -> None:
+    pq.write_table(pa.schema([(name, TYPES[name]) for name in names]).empty_table(), tmp_path / "in.parquet")
+    columns = choose_columns(open_source(tmp_path / "in.parquet"), **said)
+    assert (columns.image, columns.image_kind, columns.text, columns.id, columns.travelling) == chosen
+
+
+def test_columns_that_are_not_there_are_answered_with_those_that_are(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"score": [1.0]}), tmp_path / "in.parquet")
+    with pytest.raises(
+        SourceError, match=r"no column that looks like texts; name it with --text; its columns are score \(double\)"
+    ):
+        choose_columns(open_source(tmp_path / "in.parquet"))
+    with pytest.raises(SourceError, match=r"no column that looks like images"):
+        choose_columns(open_source(tmp_path / "in.parquet"), embed="image")
+    with pytest.raises(SourceError, match=r"image column 'score' is double"):
+        choose_columns(open_source(tmp_path / "in.parquet"), image="score")
