@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
     from lance_align.jobs import JobReport as JobReport
-    from lance_align.jobs import embed as embed
+    from lance_align.jobs.embed import embed as embed
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.spec import ModelSpec as ModelSpec
@@ -58,5 +58,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if find_spec("lancedb") is not None and find_spec("lance_align.functions") is not None:
+if find_spec("lancedb") is not None:
     importlib.import_module("lance_align.functions")  # registers "align"; LanceDB finds no plugins by itself
