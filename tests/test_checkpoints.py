@@ -77,6 +77,15 @@ def test_a_directory_is_described(model: Path) -> None:
     assert type(spec).from_json(spec.to_json()) == spec
 
 
+def test_the_bundled_model_is_known_by_name() -> None:
+    spec = resolve_spec("align-tiny")
+    assert (spec.name, spec.revision, spec.family) == ("align-tiny", None, "align")
+    encoder = load_encoder(spec, device="cpu")
+    found = encoder.encode_texts(["a red car", ""])
+    assert found.vectors.shape == (2, spec.dim)
+    assert found.reasons == (None, None)
+
+
 def test_align_bases_own_preprocessor_is_understood() -> None:
     spec = read_image_spec(align_models.BASE_PREPROCESSOR, where="file")
     assert spec == ImageSpec(resize=(346, 346), crop=(289, 289))

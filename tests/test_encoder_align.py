@@ -20,6 +20,8 @@ from PIL import Image, ImageOps
 
 from lance_align.encoders import load_encoder, resolve_spec
 from lance_align.encoders.align import AlignEncoder
+from lance_align.encoders.checkpoints import BUNDLED
+from lance_align.encoders.devices import full_precision
 from lance_align.encoders.once import Once
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.images import load, to_pixels
@@ -43,27 +45,34 @@ MAX_BATCH_EFFECT = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A checkpoint, our encoder for it, and the reference's vectors."""
+    """Our encoder of a checkpoint, and the reference's vectors."""
 
-    directory: Path
     encoder: AlignEncoder
     images: NDArray[np.float32]
     texts: NDArray[np.float32]
 
 
-@pytest.fixture(scope="module", params=["small", "align-base"])
+@pytest.fixture(scope="module", params=["align-tiny", "small", "align-base"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    """A small model, and one of align-base's own configuration: 172 M parameters at 289 pixels."""
-    small = request.param == "small"
+    """The bundled model, a small one, and one of align-base's own configuration: 172 M parameters at 289 pixels."""
+    if request.param == "align-tiny":
+        yield _case(BUNDLED / "align-tiny")
+        return
     directory = tmp_path_factory.mktemp(request.param)
-    config = align_models.small_config() if small else align_models.base_config()
-    model = align_models.build_model(config, seed=0, warm_up=32 if small else 6)
-    preprocessor = align_models.SMALL_PREPROCESSOR if small else align_models.BASE_PREPROCESSOR
-    align_models.save_checkpoint(model, directory, preprocessor=preprocessor)
-    images, texts = _reference(directory)
-    spec = resolve_spec(str(directory))
-    yield Case(directory, AlignEncoder(spec, directory, device="cpu"), images, texts)
+    if request.param == "small":
+        model = align_models.build_model(align_models.small_config(), seed=0, warm_up=32)
+        align_models.save_checkpoint(model, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
+    else:
+        model = align_models.build_model(align_models.base_config(), seed=0, warm_up=6)
+        align_models.save_checkpoint(model, directory, preprocessor=align_models.BASE_PREPROCESSOR)
+    del model
+    yield _case(directory)
     shutil.rmtree(directory)  # 0.7 GB, which pytest would keep for three sessions
+
+
+def _case(directory: Path) -> Case:
+    images, texts = _reference(directory)
+    return Case(AlignEncoder(resolve_spec(directory), directory, device="cpu"), images, texts)
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +309,12 @@ def test_devices_that_are_not_here_are_refused(small: Path) -> None:
             load_encoder(str(small), device=device)
         assert "\n" not in str(refused.value)
     assert load_encoder(str(small), device="auto").encode_texts(["a cat"])[0] is not None
+
+
+def test_cuda_convolutions_keep_their_float32() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with full_precision(torch.device("cuda:0")):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+    with full_precision(torch.device("cpu")):
+        assert torch.backends.cudnn.allow_tf32 == before

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from lance_align import images as image_door
 from lance_align.encoders.base import Embeddings, Encoder, Vectors
@@ -116,15 +117,8 @@ class AlignEncoder(Encoder):
         vectors = np.empty((len(pixels), self.spec.dim), dtype=np.float32)
         for start in range(0, len(pixels), self._images_per_batch):
             batch = slice(start, start + self._images_per_batch)
-            vectors[batch] = _normalise(self._vision_features(torch.tensor(pixels[batch])))
+            vectors[batch] = _embed(self._vision(), self.device, torch.tensor(pixels[batch]))
         return vectors
-
-    @torch.inference_mode()
-    def _vision_features(self, pixels: torch.Tensor) -> NDArray[np.float32]:
-        tower = self._vision()
-        with full_precision(self.device):
-            features: torch.Tensor = tower(pixels.to(self.device))
-        return features.cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
         """See `Encoder.encode_texts`; texts of similar length share a forward pass, which no vector depends on."""
@@ -137,13 +131,8 @@ class AlignEncoder(Encoder):
             for positions, padded, mask in batches_by_length(
                 ids, pad_id=self._tokens().pad_id, tokens_per_batch=self._tokens_per_batch
             ):
-                vectors[chunk[positions]] = _normalise(self._text_features(padded, mask))
+                vectors[chunk[positions]] = _embed(self._text(), self.device, padded, mask)
         return _embeddings(vectors, reasons)
-
-    @torch.inference_mode()
-    def _text_features(self, ids: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float32]:
-        features: torch.Tensor = self._text()(ids.to(self.device), mask.to(self.device))
-        return features.cpu().numpy()
 
     def _load_vision(self) -> VisionTower:
         self._check_unchanged()
@@ -174,6 +163,13 @@ def _refusal(text: object) -> str | None:
     except UnicodeEncodeError as error:
         return str(RowError("type", f"not valid Unicode: {error.reason} at character {error.start}"))
     return None
+
+
+@torch.inference_mode()
+def _embed(tower: nn.Module, device: torch.device, *inputs: torch.Tensor) -> Vectors:
+    with full_precision(device):
+        features: torch.Tensor = tower(*(each.to(device) for each in inputs))
+    return _normalise(features.cpu().numpy())
 
 
 def _normalise(features: NDArray[np.float32]) -> Vectors:

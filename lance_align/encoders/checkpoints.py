@@ -46,11 +46,12 @@ def locate(model: str | Path, *, revision: str | None = None) -> Located:
     """As `resolve_spec`, with the directory."""
     model = str(model)
     known = KNOWN_CHECKPOINTS.get(model)
+    if known is not None and known.source != "hub":
+        _refuse_revision(model, revision)
     if known is not None and known.source == "none":
         testing = importlib.import_module("lance_align.testing")  # by name: it stands on this package
         return Located(spec=testing.FAKE_SPEC, directory=None)
     if known is not None and known.source == "bundled":
-        _refuse_revision(model, revision)
         return _read(BUNDLED / model, name=model, revision=None)
     if known is None and model and Path(model).expanduser().is_dir():
         _refuse_revision(model, revision)
@@ -129,7 +130,7 @@ def align_config(raw: dict[str, Any], *, where: str) -> Any:
     """transformers' AlignConfig of a parsed config.json.
 
     Raises:
-        ModelError: a field has a wrong type, or the towers do not end in one space.
+        ModelError: a field has a wrong type.
     """
     from transformers import AlignConfig
 
