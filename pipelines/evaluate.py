@@ -24,6 +24,7 @@ from lance_align.corpora import openmoji
 from lance_align.corpora.grammar import an
 from lance_align.corpora.scenes import draw_scene, pairs, scenes
 from lance_align.encoders import Encoder, load_encoder
+from lance_align.encoders.base import Vectors
 from lance_align.errors import LanceAlignError
 from lance_align.training.metrics import precision_at, recall_at
 
@@ -68,7 +69,8 @@ def evaluate(
         figures += emoji_figures(encoder, emoji_count)
     print(f"{encoder.spec.name}  {encoder.spec.fingerprint[:12]}")
     for figure in figures:
-        print(f"{figure.name:<44}{figure.value:>8.3f}   chance {figure.chance:.4f}   {figure.queries} in {figure.items}")
+        queries = f"{figure.queries} queries, {figure.items} pictures"
+        print(f"{figure.name:<40}{figure.value:>6.3f}   by chance {figure.chance:.4f}   {queries}")
     if json_path is not None:
         found = {"model": dataclasses.asdict(encoder.spec), "figures": [dataclasses.asdict(item) for item in figures]}
         json_path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -79,15 +81,17 @@ def scene_figures(encoder: Encoder, count: int) -> list[Figure]:
     corpus = list(scenes(seed=_SEED, count=count, split="all"))
     pictures = encoder.encode_images([draw_scene(scene, size_px=128) for scene in corpus]).vectors
     figures = []
-    for split, name in (("held_out", "never seen"), ("train", "seen")):
-        asked = pairs("held_out" if split == "held_out" else "train")
+    for asked, name in ((pairs("held_out"), "never seen"), (pairs("train"), "seen")):
         right = np.array([[scene.shows(*pair) for scene in corpus] for pair in asked])
         scores = _scores(encoder, [an(f"{colour} {thing}") for thing, colour in asked], pictures)
         figures.append(
             Figure(
-                name=f"scenes, pairs {name}: precision@10", value=precision_at(scores, right, 10),
-                chance=float(right.mean()), queries=len(asked), items=count,
-            )  # fmt: skip
+                name=f"scenes, pairs {name}: precision@10",
+                value=precision_at(scores, right, 10),
+                chance=float(right.mean()),
+                queries=len(asked),
+                items=count,
+            )
         )
     return figures
 
@@ -99,14 +103,16 @@ def emoji_figures(encoder: Encoder, count: int | None) -> list[Figure]:
     scores = _scores(encoder, [item.name for item in emojis], pictures)
     ks = (1, 5, 10)
     shares = recall_at(scores, np.arange(len(emojis)), ks)
+    n = len(emojis)
     return [
-        Figure(name=f"OpenMoji by name: recall@{k}", value=share, chance=k / len(emojis), queries=len(emojis), items=len(emojis))
+        Figure(name=f"OpenMoji by name: recall@{k}", value=share, chance=k / n, queries=n, items=n)
         for k, share in zip(ks, shares, strict=True)
     ]
 
 
-def _scores(encoder: Encoder, queries: Sequence[str], pictures: np.ndarray) -> np.ndarray:
-    return encoder.encode_texts(queries).vectors @ pictures.T
+def _scores(encoder: Encoder, queries: Sequence[str], pictures: Vectors) -> Vectors:
+    cosines: Vectors = encoder.encode_texts(queries).vectors @ pictures.T
+    return cosines
 
 
 if __name__ == "__main__":

@@ -104,7 +104,9 @@ def read_emojis(path: Path) -> tuple[Emoji, ...]:
         SourceError: the file is missing or is not emojibase's.
     """
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        entries: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, list):
+            raise ValueError("not a list")
         return tuple(_emoji(entry) for entry in entries if entry.get("group", _FLAGS_GROUP) != _FLAGS_GROUP)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise SourceError(f"{path}: {error}; expected emojibase-data, see the header of pipelines/train.py") from error

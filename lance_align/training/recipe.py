@@ -1,15 +1,22 @@
-"""align-tiny: its configuration, its tokenizer, and weights that can learn."""
+"""align-tiny: its configuration, its tokenizer, weights that can learn, and what they learn from."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import AlignConfig, AlignModel, AlignTextConfig, AlignVisionConfig, PreTrainedTokenizerFast
+
+from lance_align.spec import ImageSpec
+from lance_align.training.artwork import read_artwork
+from lance_align.training.pairs import MixedPairs, PairSource
+from lance_align.training.sources import EmojiPairs, draw_scene_pairs, recipe_texts
+from lance_align.training.trainable import Trainable
 
 SIDE_PX = 64
 DIM = 256
@@ -19,6 +26,25 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _PUNCTUATION = '[,:;.!?()\\[\\]"“”„]'
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~"
 _ENDINGS = ("s", "es", "ed", "ing", "er", "ly")
+
+
+def align_tiny(artwork: Path, *, scenes: int, seed: int) -> tuple[Trainable, PairSource]:
+    """The model before its first step, and what it is trained on: 72 % emoji and 28 % scenes in each batch.
+
+    Args:
+        artwork: the folder given to ``npm install --prefix``.
+        scenes: how many scenes to draw and keep in memory, 12 kB each.
+        seed: of the scenes and of the first weights.
+
+    Raises:
+        SourceError: the artwork is not there.
+    """
+    emoji = EmojiPairs(read_artwork(artwork), SIDE_PX)
+    drawn = draw_scene_pairs(seed=seed, count=scenes, side_px=SIDE_PX)
+    tokenizer = build_tokenizer(recipe_texts(emoji, drawn))
+    model = build_model(tiny_config(vocabulary_size=len(tokenizer)), seed=seed)
+    image = ImageSpec(resize=(SIDE_PX, SIDE_PX), crop=(SIDE_PX, SIDE_PX))
+    return Trainable(model, tokenizer, image, MAX_TOKENS), MixedPairs((emoji, drawn), (0.72, 0.28))
 
 
 def tiny_config(*, vocabulary_size: int) -> AlignConfig:
