@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 
 import ray
-import ray.data
+import ray.data  # sets its loggers up
 
 from lance_align.errors import JobError
 from lance_align.spec import ModelSpec
@@ -53,7 +53,7 @@ def cluster() -> Iterator[None]:
     Raises:
         JobError: Ray does not start, or RAY_ADDRESS names a cluster that does not answer.
     """
-    quieten()
+    _quieten()
     if ray.is_initialized():
         yield
         return
@@ -104,14 +104,11 @@ def _quiet_start() -> Iterator[None]:
         os.close(nowhere)
 
 
-def quieten() -> None:
-    """Ray Data's bars and notes stay out of the job's output; its log files have them."""
+def _quieten() -> None:
+    """Keep Ray Data's notes and stack traces for its log files."""
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
 
 
 def shape(spec: ModelSpec, *, actors: int | None, block_rows: int | None) -> Shape:

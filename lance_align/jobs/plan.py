@@ -113,18 +113,28 @@ def receipts(
     """
     if not splits:
         return
-    context = ray.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = BLOCK_BYTES
     context.raise_original_map_exception = True  # else a typed error arrives as text
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with ray.data.DataContext.current(context):  # a dataset keeps the settings it was made under
+        dataset = _dataset(splits, read, (spec, target, device, shape.threads), shape)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for text in batch.column("receipt").to_pylist():
+            yield Receipt.from_json(text)
+
+
+def _dataset(splits: tuple[Split, ...], read: ReadSplit, writer_arguments: tuple[Any, ...], shape: Shape) -> Any:
     rows = [{"number": number, "split": split.to_json()} for number, split in enumerate(splits)]
     dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
     dataset = dataset.map_batches(read.__call__, batch_size=1, batch_format="pyarrow", num_cpus=1)
     with warnings.catch_warnings():
         # Ray 2.60 announces that restarts will get another spelling, and has none yet; unbounded ones loop for ever.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        dataset = dataset.map_batches(
+        return dataset.map_batches(
             BlockWriter,
-            fn_constructor_args=(spec, target, device, shape.threads),
+            fn_constructor_args=writer_arguments,
             batch_size=shape.block_rows,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=shape.actors),
@@ -133,9 +143,6 @@ def receipts(
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for text in batch.column("receipt").to_pylist():
-            yield Receipt.from_json(text)
 
 
 def _strings(ids: pa.StringArray) -> list[str]:
