@@ -28,7 +28,8 @@ from cyclopts import App
 from lance_align.errors import ArgumentError, LanceAlignError, SourceError
 
 if TYPE_CHECKING:
-    from lance_align.training import LogLine, PairSource, RowPairs, Trainable
+    from lance_align.spec import ImageSpec
+    from lance_align.training import LogLine, PairSource, RowPairs
 
 app = App(name="train.py", help=__doc__, help_format="plaintext")
 
@@ -51,6 +52,7 @@ def train(
     scenes: int = 24_000,
     seed: int = 0,
     threads: int | None = None,
+    checkpoint_every_s: float = 180.0,
 ) -> None:
     """Train until the steps or the minutes are over, whichever comes first.
 
@@ -70,14 +72,18 @@ def train(
         scenes: drawn scenes to train on.
         seed: of first weights, batches and dropout.
         threads: of the processor; torch decides where it is left out.
+        checkpoint_every_s: seconds between checkpoints.
     """
     if (table is None) == (artwork is None):
         raise ArgumentError("give either a table to fine-tune on or --artwork to train align-tiny, and not both")
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
+    from lance_align.encoders import resolve_spec
     from lance_align.training import Trainer, TrainOptions, load_trainable
     from lance_align.training.recipe import align_tiny
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, which take a moment
     torch.set_num_threads(threads or torch.get_num_threads())
     tuning = table is not None
     options = TrainOptions(
@@ -88,11 +94,12 @@ def train(
         freeze_batch_norm=tuning if freeze_batch_norm is None else freeze_batch_norm,
         precision=precision or ("float32" if tuning else "bfloat16"),
         seed=seed,
+        checkpoint_every_s=checkpoint_every_s,
     )
     source: PairSource
     if table is not None:
+        source = table_pairs(table, image, text, resolve_spec(model).image)
         trainable = load_trainable(model)
-        source = table_pairs(table, image, text, trainable)
     else:
         assert artwork is not None
         trainable, source = align_tiny(artwork, scenes=scenes, seed=seed)
@@ -107,7 +114,7 @@ def train(
     print(f"saved {out}; use it with --model {out}")
 
 
-def table_pairs(uri: str, image: str, text: str, trainable: Trainable) -> RowPairs:
+def table_pairs(uri: str, image: str, text: str, geometry: ImageSpec) -> RowPairs:
     """Rows of a Lance table, read when a batch wants them."""
     import lance
 
@@ -125,7 +132,7 @@ def table_pairs(uri: str, image: str, text: str, trainable: Trainable) -> RowPai
         rows = dataset.take(places, columns=[image, text])
         return list(zip(rows[image].to_pylist(), rows[text].to_pylist(), strict=True))
 
-    return RowPairs(fetch, dataset.count_rows(), trainable.image)
+    return RowPairs(fetch, dataset.count_rows(), geometry)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""pipelines/train.py and pipelines/evaluate.py as a user runs them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from lance_align.corpora.scenes import draw_scene, scenes
+from lance_align.encoders import resolve_spec
+from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "pipelines" / script), *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(script: str, *arguments: object) -> tuple[int, str, str]:
+    process = start(script, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Forty drawn scenes with captions, one damaged picture and one without a caption."""
+    rows = []
+    for scene in scenes(seed=8, count=40, split="train"):
+        out = io.BytesIO()
+        Image.fromarray(draw_scene(scene, size_px=96)).save(out, format="PNG")
+        rows.append({"photo": out.getvalue(), "words": scene.captions[0]})
+    rows += [{"photo": b"damaged", "words": "a red car"}, {"photo": rows[0]["photo"], "words": None}]
+    uri = str(tmp_path_factory.mktemp("tables") / "pairs.lance")
+    schema = pa.schema([("photo", pa.large_binary()), ("words", pa.string())])
+    lance.write_dataset(pa.Table.from_pylist(rows, schema), uri)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("models") / "small"
+    return str(
+        save_checkpoint(build_model(small_config(), seed=1, warm_up=32), directory, preprocessor=SMALL_PREPROCESSOR)
+    )
+
+
+def test_fine_tuning_survives_a_kill_and_lowers_the_loss(table: str, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    arguments = [table, "--image", "photo", "--text", "words", "--model", model, "--out", out, "--batch-size", 42,
+                 "--steps", 60, "--learning-rate", 1e-3, "--checkpoint-every-s", 0.01]  # fmt: skip
+    first = start("train.py", *arguments)
+    assert first.stdout is not None
+    assert [json.loads(first.stdout.readline())["step"] for _ in range(2)] == [20, 40]
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not (out / "model.safetensors").exists()
+
+    status, stdout, stderr = run("train.py", *arguments)
+    assert status == 0, stderr
+    *resumed, last = stdout.splitlines()
+    assert json.loads(resumed[0])["step"] >= 40  # it went on; a new run would report step 20 first
+    assert json.loads(resumed[-1])["step"] == 60
+    assert str(out) in last
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[0]["skipped"] == 40  # the two rows that cannot be used, in each of twenty steps
+    assert resolve_spec(str(out)).image == resolve_spec(model).image
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["TABLE", "--text", "caption"], "has no column ['caption', 'image']; it has ['photo', 'words']"),
+        (["nowhere.lance"], "cannot be opened as a Lance table"),
+        ([], "either a table to fine-tune on or --artwork"),
+        (["--artwork", "nowhere"], "emojibase"),
+        (["TABLE", "--image", "photo", "--text", "words", "--model", "no-such"], "unknown model"),
+    ],
+)
+def test_train_says_in_one_line_what_is_wrong(table: str, tmp_path: Path, arguments: list[str], message: str) -> None:
+    given = [table if argument == "TABLE" else argument for argument in arguments]
+    status, _, stderr = run("train.py", *given, "--out", tmp_path / "out", "--steps", 1)
+    assert status != 0
+    assert message in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
+def test_evaluate_prints_figures_beside_chance_and_writes_them(tmp_path: Path) -> None:
+    """The bundled model on a part of the pictures; README's figures are of all of them."""
+    path = tmp_path / "figures.json"
+    status, stdout, stderr = run("evaluate.py", "--scene-count", 1500, "--emoji-count", 300, "--json", path)
+    assert status == 0, stderr
+    found = json.loads(path.read_text())
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    assert found["model"]["fingerprint"] == resolve_spec("align-tiny").fingerprint
+    assert all(name in stdout for name in figures)
+    assert all(figure["value"] > 10 * figure["chance"] for figure in figures.values())
+    assert figures["OpenMoji by name: recall@10"]["chance"] == pytest.approx(10 / 300)
+
+
+def test_the_bundled_model_is_small_safe_and_says_where_it_comes_from() -> None:
+    directory = ROOT / "lance_align" / "encoders" / "bundled" / "align-tiny"
+    files = {path.name: path.stat().st_size for path in directory.iterdir()}
+    assert {name for name in files if not name.endswith(".json")} == {"README.md", "model.safetensors"}
+    assert sum(files.values()) <= 20 * 2**20
+    card = (directory / "README.md").read_text()
+    for source in ("Noto Emoji", "Twemoji", "Fluent Emoji", "emojibase", "CC BY 4.0", "Apache", "MIT", "OpenMoji"):
+        assert source in card
