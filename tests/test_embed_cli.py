@@ -24,15 +24,15 @@ def environment() -> dict[str, str]:
     return clean | {"PYTHONPATH": str(ROOT)}
 
 
-def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "pipelines" / "embed.py"), *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=environment() | variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
-    with start(*arguments, cwd=cwd) as process:
+def run(*arguments: object, cwd: Path, **variables: str) -> tuple[int, str, str]:
+    with start(*arguments, cwd=cwd, **variables) as process:
         out, err = process.communicate(timeout=180)
         return process.returncode, out, err
 
@@ -123,6 +123,15 @@ def test_what_is_wrong_is_said_in_one_line(
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert message in lines[0]
+    assert not (tmp_path / "db").exists()
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+    source = parquet(pictures(2), tmp_path / "in.parquet")
+    options = ["--db", tmp_path / "db", "--table", "t", "--model", "fake"]
+    status, out, err = run(source, *options, cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1")
+    assert (status, out) == (1, "")
+    assert err == "error: Ray did not start (127.0.0.1:1): [Errno 111] Connection refused\n"
     assert not (tmp_path / "db").exists()
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import decimal
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +180,47 @@ def test_equal_rows_and_equal_ids_land_once(tmp_path: Path) -> None:
         parquet(twice.drop_columns(["id"]), tmp_path / "noid.parquet", group_rows=30), tmp_path, table="digests"
     )
     assert (again.embedded, again.already_there) == (0, 2 * ROWS)
+
+
+def test_types_travel_unchanged(tmp_path: Path) -> None:
+    day = dt.date(2026, 11, 21)
+    columns: dict[str, Any] = {
+        "text": pa.array(["a", "b"], pa.large_string()),
+        "class": pa.array(["x", None]).dictionary_encode(),
+        "time": pa.array([dt.datetime(2026, 1, 1, tzinfo=dt.UTC), None], pa.timestamp("ns", tz="Europe/Paris")),
+        "day": pa.array([day, None], pa.date32()),
+        "took": pa.array([dt.timedelta(seconds=1), None], pa.duration("us")),
+        "price": pa.array([decimal.Decimal("1.25"), None], pa.decimal128(20, 2)),
+        "prices": pa.array([[decimal.Decimal("1.25")], None], pa.list_(pa.decimal256(40, 2))),
+        "boxes": pa.array([[[1, 2], []], None], pa.list_(pa.list_(pa.int16()))),
+        "who": pa.array([{"name": "é", "age": None}, None], pa.struct({"name": pa.string(), "age": pa.uint8()})),
+        "pair": pa.array([[0.5, 1.5], None], pa.list_(pa.float64(), 2)),
+        "half": pa.array([0.5, None], pa.float16()),
+        "big": pa.array([2**64 - 1, None], pa.uint64()),
+        "blob": pa.array([b"\0", None], pa.large_binary()),
+        "flag": pa.array([True, None]),
+    }
+    given = pa.table(columns)
+    run(parquet(given, tmp_path / "in.parquet", group_rows=1), tmp_path, embed="text")
+    table = lancedb.connect(tmp_path).open_table("t").to_arrow().sort_by("text")
+    assert table.select(given.column_names).cast(given.schema).to_pylist() == given.to_pylist()
+    assert [table.schema.field(name).type for name in columns] == given.schema.types
+
+
+def test_webdataset_shards(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    for shard in range(3):
+        with tarfile.open(tmp_path / "shards" / f"{shard}.tar", "w") as archive:
+            for name, data in {"1.png": png(shard), "1.txt": b"one", "1.cls": b"7", "2.json": b"{}"}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    report = run(tmp_path / "shards", tmp_path)
+    assert (report.embedded, report.failed) == (3, 3)
+    found = stored(tmp_path, "t")
+    assert [row["id"] for row in found] == ["0.tar/1", "0.tar/2", "1.tar/1", "1.tar/2", "2.tar/1", "2.tar/2"]
+    assert (found[0]["text"], dict(found[0]["members"]), found[0]["image"]) == ("one", {"cls": b"7"}, png(0))
+    assert (found[1]["json"], found[1]["error"]) == ("{}", "null: no image")
 
 
 def test_an_own_table_is_a_source_for_another(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def dashboard() -> Iterator[str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(head.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(10)
+                head.wait(5)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from lance_align.spec import ModelSpec
 # A pool actor on a CPU-only cluster gets this many logical CPUs, where the cluster has twice as many: torch's speed-up
 # flattens beyond a few threads, and decoding needs the other half.
 CPUS_PER_ACTOR = 4
+CONNECT_TIMEOUT_S = 10.0
 SMALL_IMAGE_PIXELS = 128 * 128
 
 
@@ -71,6 +73,7 @@ def cluster() -> Iterator[None]:
 
 def _start(address: str | None) -> None:
     if address:
+        _check_answers(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -81,6 +84,13 @@ def _start(address: str | None) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if nobody listens at ``host:port``: Ray itself would try for several minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 @contextlib.contextmanager

@@ -98,8 +98,21 @@ def embed_block(block: pa.Table, encoder: Encoder, target: Target) -> tuple[pa.T
     columns: dict[str, Any] = {ERROR: pa.array(errors, pa.string())}
     for name, (vectors, reasons) in parts.items():
         columns[name] = _vector_column(vectors, reasons)
-    arrays = [columns[name] if name in columns else block.column(name) for name in target.schema.names]
+    arrays = [columns[name] if name in columns else _aligned(block.column(name)) for name in target.schema.names]
     return pa.table(arrays, schema=pa.schema(target.schema, metadata=None)), errors
+
+
+def _aligned(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """A copy of columns with values of 16 bytes and more.
+
+    Buffers out of Ray's object store are aligned to 8 bytes, and Lance panics on decimals that are (pylance 14).
+    """
+    return column.take(pa.array(range(len(column)), pa.int64())) if _is_wide(column.type) else column
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    inner = [kind.field(index).type for index in range(kind.num_fields)]
+    return pa.types.is_decimal(kind) or pa.types.is_interval(kind) or any(map(_is_wide, inner))
 
 
 def _embed_pixels(block: pa.Table, encoder: Encoder) -> tuple[Vectors, Reasons]:
