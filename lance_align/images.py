@@ -60,7 +60,7 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
 
 def decode_rgba(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """As `decode`, but an RGBA image: for artwork that is to be laid on a background."""
-    return _decode(data, limits, lambda image: image.convert("RGBA"))
+    return _decode(data, limits, lambda image: _pillow().ImageOps.exif_transpose(image).convert("RGBA"))
 
 
 def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]) -> Image:

@@ -51,6 +51,7 @@ def train(
     precision: Literal["float32", "bfloat16"] | None = None,
     scenes: int = 24_000,
     seed: int = 0,
+    device: str = "auto",
     threads: int | None = None,
     checkpoint_every_s: float = 180.0,
 ) -> None:
@@ -71,6 +72,7 @@ def train(
         precision: of the towers; bfloat16 from nothing and float32 for fine-tuning where it is left out.
         scenes: drawn scenes to train on.
         seed: of first weights, batches and dropout.
+        device: "auto", "cpu", "mps" or "cuda".
         threads: of the processor; torch decides where it is left out.
         checkpoint_every_s: seconds between checkpoints.
     """
@@ -93,6 +95,7 @@ def train(
         learning_rate=learning_rate or (1e-4 if tuning else 2e-3),
         freeze_batch_norm=tuning if freeze_batch_norm is None else freeze_batch_norm,
         precision=precision or ("float32" if tuning else "bfloat16"),
+        device=device,
         seed=seed,
         checkpoint_every_s=checkpoint_every_s,
     )

@@ -189,6 +189,11 @@ def test_options_say_what_is_wrong(changes: dict[str, object], message: str) -> 
         options(**changes)
 
 
+def test_a_device_that_is_not_there_is_named(drawn: ScenePairs) -> None:
+    with pytest.raises(ArgumentError, match="cuda:99"):
+        Trainer(fresh(drawn), drawn, options(device="cuda:99"))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(drawn: ScenePairs) -> None:
     trainable = fresh(drawn)
     with torch.no_grad():

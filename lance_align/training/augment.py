@@ -1,7 +1,7 @@
 """One emoji picture, many pictures: laid on a background, moved, warped, re-coloured, and drawn in another manner.
 
 Everything is vectorised over a batch and depends on the generator alone. No hue is shifted: colours are part of names.
-Strengths were chosen by eye and by retrieval on an artist left out of training, never on OpenMoji.
+Strengths were chosen by eye, before OpenMoji was looked at.
 """
 
 from __future__ import annotations

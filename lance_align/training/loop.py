@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lance_align.encoders.devices import resolve_device
 from lance_align.errors import ArgumentError
 from lance_align.training.checkpoint import RunState
 from lance_align.training.losses import align_loss
@@ -44,6 +45,7 @@ class Trainer:
 
     Raises:
         ModelError: the checkpoint in `directory` belongs to another model.
+        ArgumentError: this machine lacks the device.
     """
 
     def __init__(
@@ -57,14 +59,15 @@ class Trainer:
     ) -> None:
         self._trainable, self._source, self.options = trainable, source, options
         self._directory, self._report = directory, report
-        self._model: Any = trainable.model.to(memory_format=torch.channels_last)
+        self._device = resolve_device(options.device)
+        self._model: Any = trainable.model.to(self._device, memory_format=torch.channels_last)
         average = copy.deepcopy(self._model) if options.average_decay else self._model
         optimizer = torch.optim.AdamW(parameter_groups(self._model, options.weight_decay), lr=0.0, betas=(0.9, 0.98))
         self._state = RunState(self._model, average, optimizer)
-        if options.precision == "bfloat16":
+        if options.precision == "bfloat16" and self._device.type == "cpu":
             keep_slow_kernels_in_float32(self._model)  # after the copy above, which must not share these methods
-        self._scale = torch.tensor(trainable.image.scale)[:, None, None]
-        self._shift = torch.tensor(trainable.image.shift)[:, None, None]
+        self._scale = torch.tensor(trainable.image.scale, device=self._device)[:, None, None]
+        self._shift = torch.tensor(trainable.image.shift, device=self._device)[:, None, None]
         if directory is not None:
             self._state.restore(directory)
 
@@ -122,14 +125,14 @@ class Trainer:
         """ALIGN's loss of one batch, in nats."""
         tokens = self._trainable.tokenizer(
             list(batch.texts), padding=True, truncation=True, max_length=self._trainable.max_tokens, return_tensors="pt"
-        )
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.precision == "bfloat16"):
+        ).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
             images = self._model.get_image_features(pixel_values=self._pixels(batch)).pooler_output
             texts = self._model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
-        smoothing = self.options.label_smoothing
-        return align_loss(images, texts, self._model.temperature, batch.matches, label_smoothing=smoothing)
+        matches, smoothing = batch.matches.to(self._device), self.options.label_smoothing
+        return align_loss(images, texts, self._model.temperature, matches, label_smoothing=smoothing)
 
     def _advance(self, batch: Batch) -> float:
         """One optimiser step; returns the loss before it."""
@@ -160,7 +163,7 @@ class Trainer:
         return self._source.batch(self.options.batch_size, np.random.default_rng((self.options.seed, step)))
 
     def _pixels(self, batch: Batch) -> Tensor:
-        pixels = batch.pixels.float() * self._scale + self._shift
+        pixels = batch.pixels.to(self._device).float() * self._scale + self._shift
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def _line(self, losses: list[float], pairs_per_s: float, skipped: int) -> LogLine:

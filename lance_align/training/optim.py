@@ -66,7 +66,7 @@ def keep_slow_kernels_in_float32(model: nn.Module) -> None:
     """Take strided and wide depthwise convolutions out of bfloat16 autocast, in place.
 
     Their bfloat16 backward pass has no fast CPU kernel: 105 ms against 17 ms in float32 for 256 maps of 128×16×16,
-    stride 2, on two AVX512 cores (torch 2.13), a third of a whole training step of align-tiny.
+    stride 2, on two AVX512 cores (torch 2.13).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and (module.stride[0] > 1 or module.kernel_size[0] > 3):

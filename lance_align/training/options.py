@@ -25,6 +25,7 @@ class TrainOptions:
         average_decay: of the exponential moving average of the weights that is kept in the end; 0 keeps the last.
         freeze_batch_norm: keep running statistics, as fine-tuning on little data wants.
         precision: ``"bfloat16"`` computes the towers in autocast; weights stay float32.
+        device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:N"``, as for an encoder.
         seed: batches and dropout depend on it and on the step alone.
         checkpoint_every_s: seconds between checkpoints.
         log_every: steps between log lines.
@@ -44,6 +45,7 @@ class TrainOptions:
     average_decay: float = 0.999
     freeze_batch_norm: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
     seed: int = 0
     checkpoint_every_s: float = 180.0
     log_every: int = 20

@@ -130,7 +130,7 @@ def scene_truths(scene: Scene) -> set[str]:
 
 
 def recipe_texts(emoji: EmojiPairs, scenes: ScenePairs) -> Iterator[str]:
-    """Texts to train the tokenizer on: every name and keyword, captions of scenes, and the templates."""
+    """Texts whose words the tokenizer has to know: every name and keyword, captions of scenes, and the templates."""
     for item in emoji.artwork.emojis:
         yield from (item.name, item.name, *item.keywords)
     for scene in scenes.scenes[:2000]:
