@@ -53,7 +53,8 @@ def test_text_is_one_screen() -> None:
     lines = REPORT.to_text().splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
-    assert lines[9:11] == ["    null                    6", "    format                  4"]  # the commonest reason first
+    # the commonest reason first
+    assert lines[9:11] == ["    null                    6", "    format                  4"]
 
 
 @pytest.mark.parametrize(
