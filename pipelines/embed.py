@@ -1,12 +1,13 @@
 """Embed images and texts into a LanceDB table that words and pictures search.
 
-    python pipelines/embed.py                                          # the demo: OpenMoji, with the bundled model
-    python pipelines/embed.py PHOTOS --db ./lancedb --table photos     # your own: a folder, Parquet, CSV, tar, Lance …
-    python pipelines/embed.py --demo scenes --rows 20000 --table scenes
-    ray job submit --working-dir . -- python pipelines/embed.py s3://bucket/rows --db s3://bucket/db --table photos
+Run the same command again and only new rows are done. The exit status is 0 when
+every row of the input is in the table, embedded or with its reason in the
+column "error". Without arguments it embeds and searches the demo corpus.
 
-Run the same command again and only new rows are done. The exit status is 0 when every row of the input is in the table,
-embedded or with its reason in the column "error".
+    python pipelines/embed.py
+    python pipelines/embed.py PHOTOS --db ./lancedb --table photos
+    python pipelines/embed.py --demo scenes --rows 20000 --table scenes
+    ray job submit --working-dir . -- python pipelines/embed.py s3://b/in --table t
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Annotated, Literal
 import lancedb
 from cyclopts import App, CycloptsError, Parameter
 
-from lance_align.corpora.demo import demo_source
+from lance_align import __version__
+from lance_align.corpora import demo_source, openmoji
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs import JobReport, embed
 
 Demo = Literal["openmoji", "scenes"]
 
-app = App(name="embed.py", help=__doc__, help_format="plaintext")
+app = App(name="embed.py", help=__doc__, help_format="plaintext", version=__version__)
 app.default(embed)
 
 # What the demo asks of its table: three texts, and the picture of one row.
@@ -103,19 +105,19 @@ def _ask(demo: Demo, report: JobReport) -> None:
     """Search with plain LanceDB, print what is found, and draw it."""
     from lance_align.explore import contact_sheet
 
-    uri = Path(report.table_uri)
-    table = lancedb.connect(uri.parent).open_table(uri.stem)
+    db, _, name = report.table_uri.removesuffix(".lance").rpartition("/")
+    table = lancedb.connect(db).open_table(name)
     texts, example = QUESTIONS[demo]
     answers: dict[str, Sequence[dict[str, object]]] = {text: table.search(text).limit(6).to_list() for text in texts}
     found = table.search().where(example).limit(1).to_list()
     pictures = {f"picture of: {row['caption']}": row["image"] for row in found}
-    for name, picture in pictures.items():
-        answers[name] = table.search(picture).limit(6).to_list()
+    for title, picture in pictures.items():
+        answers[title] = table.search(picture).limit(6).to_list()
     for query, hits in answers.items():
         print(f"{query!r}: " + ", ".join(str(row["caption"]) for row in hits))
-    credit = "Pictures: OpenMoji, CC BY-SA 4.0" if demo == "openmoji" else ""
+    credit = openmoji.CREDIT if demo == "openmoji" else ""
     sheet = contact_sheet(answers, pictures=pictures, caption="caption", credit=credit)
-    print(f"wrote {sheet.save(uri.parent / f'{uri.stem}.png')}")
+    print(f"wrote {sheet.save(Path(f'{name}.png'))}")
 
 
 if __name__ == "__main__":
