@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lance_align.corpora.grammar import an
 from lance_align.corpora.scenes import HELD_OUT_PAIRS, scene_at
 from lance_align.errors import SourceError
 from lance_align.spec import ImageSpec
@@ -108,9 +109,30 @@ def test_emoji_captions_name_the_emoji_or_one_keyword(tmp_path: Path) -> None:
 
 def test_scenes_are_drawn_once_and_batches_hold_different_ones() -> None:
     source = draw_scene_pairs(seed=3, count=20, side_px=32)
-    batch = source.batch(20, np.random.default_rng(0))
+    assert source.pixels.shape[1:] == (32, 32, 3)
+    batch = source.batch(12, np.random.default_rng(0))
     assert batch.pixels.dtype == torch.uint8
-    assert len({picture.numpy().tobytes() for picture in batch.pixels}) == 20
+    assert len({picture.numpy().tobytes() for picture in batch.pixels}) >= 10
+
+
+def test_twins_differ_only_in_which_object_has_which_colour() -> None:
+    source = draw_scene_pairs(seed=4, count=60, side_px=32)
+    assert len(source.twins) >= 10
+    for scene, twin in ((source.scenes[one], source.scenes[other]) for one, other in source.twins):
+        (first, second), (first_twin, second_twin) = scene.objects, twin.objects
+        assert (first_twin.colour, second_twin.colour) == (second.colour, first.colour)
+        assert (first_twin.name, first_twin.x, first_twin.y) == (first.name, first.x, first.y)
+        assert not {(item.name, item.colour) for item in twin.objects} & HELD_OUT_PAIRS
+        assert not scene_truths(scene) & scene_truths(twin) - {an(first.name), an(second.name)}
+        assert all(item.colour in twin.captions[0] for item in twin.objects)
+
+
+def test_twins_stand_in_one_batch_and_their_captions_do_not_match() -> None:
+    source = draw_scene_pairs(seed=4, count=60, side_px=32)
+    batch = source.batch(30, np.random.default_rng(1))
+    sure = [place for place in range(0, 20, 2) if " and " in batch.texts[place]]
+    assert sure
+    assert not any(batch.matches[place, place + 1] for place in sure)
 
 
 def test_matches_are_the_captions_that_are_true() -> None:

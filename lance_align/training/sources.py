@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lance_align.corpora.grammar import an
-from lance_align.corpora.scenes import Scene, draw_scene, scene_at
+from lance_align.corpora.grammar import an, two_objects
+from lance_align.corpora.scenes import BACKGROUNDS, HELD_OUT_PAIRS, Scene, draw_scene, scene_at
 from lance_align.training.artwork import Artwork, Emoji
 from lance_align.training.augment import DEFAULTS, AugmentOptions, augment
 from lance_align.training.pairs import Batch, find_matches
@@ -91,14 +91,23 @@ class ScenePairs:
     Attributes:
         pixels: uint8 ``(n, height, width, 3)``.
         scenes: the n scenes.
+        twins: int64 ``(m, 2)``, places of scenes that differ only in which object has which colour.
     """
 
     pixels: NDArray[np.uint8]
     scenes: tuple[Scene, ...]
+    twins: NDArray[np.int64]
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
-        """`size` different scenes."""
-        chosen = rng.choice(len(self.scenes), size=size, replace=size > len(self.scenes))
+        """`size` scenes, two thirds of them as pairs of twins.
+
+        Each is the other's negative: without them, a picture of a white bell and a brown house is found by
+        "a white house" (measured).
+        """
+        pairs = min(size // 3, len(self.twins))
+        twins = self.twins[rng.permutation(len(self.twins))[:pairs]].ravel()
+        others = rng.choice(len(self.scenes), size=size - 2 * pairs, replace=size > len(self.scenes))
+        chosen = np.concatenate([twins, others])
         scenes = [self.scenes[place] for place in chosen]
         captions = [scene_caption(scene, rng) for scene in scenes]
         texts = tuple(str(rng.choice(_SCENE_TEMPLATES)).format(caption) for caption in captions)
@@ -107,18 +116,45 @@ class ScenePairs:
 
 
 def draw_scene_pairs(*, seed: int, count: int, side_px: int) -> ScenePairs:
-    """Draw scenes of the training pairs of object and colour."""
-    scenes = tuple(scene_at(seed, index, split="train") for index in range(count))
-    return ScenePairs(np.stack([draw_scene(scene, size_px=side_px) for scene in scenes]), scenes)
+    """Draw `count` scenes of the training pairs of object and colour, and the twins of those that have one."""
+    scenes = [scene_at(seed, index, split="train") for index in range(count)]
+    twins: list[tuple[int, int]] = []
+    for place in range(count):
+        twin = swap_colours(scenes[place])
+        if twin is not None:
+            twins.append((place, len(scenes)))
+            scenes.append(twin)
+    pixels = np.stack([draw_scene(scene, size_px=side_px) for scene in scenes])
+    return ScenePairs(pixels, tuple(scenes), np.array(twins, dtype=np.int64).reshape(-1, 2))
+
+
+def swap_colours(scene: Scene) -> Scene | None:
+    """The scene with its two objects' colours exchanged; None for one object, and for a pair that is held out."""
+    if len(scene.objects) != 2:
+        return None
+    first, second = scene.objects
+    first, second = (
+        dataclasses.replace(first, colour=second.colour, rgb=second.rgb),
+        dataclasses.replace(second, colour=first.colour, rgb=first.rgb),
+    )
+    if {(first.name, first.colour), (second.name, second.colour)} & HELD_OUT_PAIRS:
+        return None
+    captions = two_objects(
+        first=f"{first.colour} {first.name}",
+        second=f"{second.colour} {second.name}",
+        relation=str(scene.relation),
+        place=BACKGROUNDS[scene.background].words,
+    )
+    return dataclasses.replace(scene, objects=(first, second), captions=captions)
 
 
 def scene_caption(scene: Scene, rng: np.random.Generator) -> str:
     """A caption of the grammar, or a part of the truth: one object's name, with or without its colour."""
     item = scene.objects[rng.integers(len(scene.objects))]
     kind = rng.random()
-    if kind < 0.3:
-        return an(f"{item.colour} {item.name}")
     if kind < 0.4:
+        return an(f"{item.colour} {item.name}")
+    if kind < 0.48:
         return an(item.name)
     return str(rng.choice(scene.captions))
 
