@@ -15,9 +15,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import lancedb
 from cyclopts import App, CycloptsError, Parameter
@@ -32,10 +31,10 @@ Demo = Literal["openmoji", "scenes"]
 app = App(name="embed.py", help=__doc__, help_format="plaintext", version=__version__)
 app.default(embed)
 
-# What the demo asks of its table: three texts, and the picture of one row.
+# What the demo asks of its table: three texts, then the picture that a fourth one finds.
 QUESTIONS: dict[Demo, tuple[tuple[str, str, str], str]] = {
-    "openmoji": (("red apple", "smiling face", "musical instrument"), "caption = 'dog face'"),
-    "scenes": (("a red car", "a blue star", "a green tree"), "id IS NOT NULL"),
+    "openmoji": (("red apple", "smiling face", "musical instrument"), "dog face"),
+    "scenes": (("a red car", "a blue star", "a green tree"), "a yellow house"),
 }
 
 
@@ -108,15 +107,19 @@ def _ask(demo: Demo, report: JobReport) -> None:
     db, _, name = report.table_uri.removesuffix(".lance").rpartition("/")
     table = lancedb.connect(db).open_table(name)
     texts, example = QUESTIONS[demo]
-    answers: dict[str, Sequence[dict[str, object]]] = {text: table.search(text).limit(6).to_list() for text in texts}
-    found = table.search().where(example).limit(1).to_list()
-    pictures = {f"picture of: {row['caption']}": row["image"] for row in found}
-    for title, picture in pictures.items():
-        answers[title] = table.search(picture).limit(6).to_list()
+
+    def ask(query: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = table.search(query, vector_column_name="vector").limit(6).to_list()
+        return found
+
+    answers = {text: ask(text) for text in texts}
+    best = ask(example)[0]
+    title = f"picture: {best['caption']}"
+    answers[title] = ask(best["image"])
     for query, hits in answers.items():
         print(f"{query!r}: " + ", ".join(str(row["caption"]) for row in hits))
     credit = openmoji.CREDIT if demo == "openmoji" else ""
-    sheet = contact_sheet(answers, pictures=pictures, caption="caption", credit=credit)
+    sheet = contact_sheet(answers, pictures={title: best["image"]}, caption="caption", credit=credit)
     print(f"wrote {sheet.save(Path(f'{name}.png'))}")
 
 

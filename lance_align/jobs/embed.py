@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from lance_align.encoders import resolve_spec
+from lance_align.encoders import allow_models, resolve_spec
 from lance_align.errors import ArgumentError, JobError
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.cluster import cluster, shape
@@ -108,6 +108,7 @@ def embed(
     rows = open_source(source, format=format, allow_outside=allow_outside, as_text=named)
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
     spec = resolve_spec(model, revision=revision)
+    allow_models(spec.name)  # who names a model trusts it: this process may search the table it makes
     travelling = pa.schema([rows.schema.field(name) for name in columns.travelling])
     schema = table_schema(travelling, columns.layout, spec)
     reader = Reader(
