@@ -123,14 +123,15 @@ def test_twins_differ_only_in_which_object_has_which_colour() -> None:
         assert (first_twin.colour, second_twin.colour) == (second.colour, first.colour)
         assert (first_twin.name, first_twin.x, first_twin.y) == (first.name, first.x, first.y)
         assert not {(item.name, item.colour) for item in twin.objects} & HELD_OUT_PAIRS
-        assert not scene_truths(scene) & scene_truths(twin) - {an(first.name), an(second.name)}
+        shared = {an(first.name), an(second.name), first.colour, second.colour}
+        assert scene_truths(scene) & scene_truths(twin) == shared
         assert all(item.colour in twin.captions[0] for item in twin.objects)
 
 
 def test_twins_stand_in_one_batch_and_their_captions_do_not_match() -> None:
     source = draw_scene_pairs(seed=4, count=60, side_px=32)
     batch = source.batch(30, np.random.default_rng(1))
-    sure = [place for place in range(0, 20, 2) if " and " in batch.texts[place]]
+    sure = [place for place in range(0, 14, 2) if " and " in batch.texts[place]]
     assert sure
     assert not any(batch.matches[place, place + 1] for place in sure)
 

@@ -29,7 +29,7 @@ _ENDINGS = ("s", "es", "ed", "ing", "er", "ly")
 
 
 def align_tiny(artwork: Path, *, scenes: int, seed: int) -> tuple[Trainable, PairSource]:
-    """The model before its first step, and what it is trained on: 60 % emoji and 40 % scenes in each batch.
+    """The model before its first step, and what it is trained on: half emoji and half scenes in each batch.
 
     Args:
         artwork: the folder given to ``npm install --prefix``.
@@ -44,7 +44,7 @@ def align_tiny(artwork: Path, *, scenes: int, seed: int) -> tuple[Trainable, Pai
     tokenizer = build_tokenizer(recipe_texts(emoji, drawn))
     model = build_model(tiny_config(vocabulary_size=len(tokenizer)), seed=seed)
     image = ImageSpec(resize=(SIDE_PX, SIDE_PX), crop=(SIDE_PX, SIDE_PX))
-    return Trainable(model, tokenizer, image, MAX_TOKENS), MixedPairs((emoji, drawn), (0.6, 0.4))
+    return Trainable(model, tokenizer, image, MAX_TOKENS), MixedPairs((emoji, drawn), (0.5, 0.5))
 
 
 def tiny_config(*, vocabulary_size: int) -> AlignConfig:

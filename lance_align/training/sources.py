@@ -91,7 +91,8 @@ class ScenePairs:
     Attributes:
         pixels: uint8 ``(n, height, width, 3)``.
         scenes: the n scenes.
-        twins: int64 ``(m, 2)``, places of scenes that differ only in which object has which colour.
+        twins: int64 ``(m, 2)``, places of scenes that differ only in which object has which colour; the second of
+            each, the last m scenes, was made from the first.
     """
 
     pixels: NDArray[np.uint8]
@@ -99,14 +100,15 @@ class ScenePairs:
     twins: NDArray[np.int64]
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
-        """`size` scenes, two thirds of them as pairs of twins.
+        """`size` scenes, half of them as pairs of twins.
 
         Each is the other's negative: without them, a picture of a white bell and a brown house is found by
         "a white house" (measured).
         """
-        pairs = min(size // 3, len(self.twins))
+        pairs = min(size // 4, len(self.twins))
         twins = self.twins[rng.permutation(len(self.twins))[:pairs]].ravel()
-        others = rng.choice(len(self.scenes), size=size - 2 * pairs, replace=size > len(self.scenes))
+        drawn = len(self.scenes) - len(self.twins)  # twins come last and are left out here
+        others = rng.choice(drawn, size=size - 2 * pairs, replace=size > drawn)
         chosen = np.concatenate([twins, others])
         scenes = [self.scenes[place] for place in chosen]
         captions = [scene_caption(scene, rng) for scene in scenes]
@@ -149,20 +151,25 @@ def swap_colours(scene: Scene) -> Scene | None:
 
 
 def scene_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption of the grammar, or a part of the truth: one object's name, with or without its colour."""
+    """A caption of the grammar, or a part of the truth: one object's name and colour, or either alone.
+
+    Alone, they teach what each word means in pairs that were never drawn.
+    """
     item = scene.objects[rng.integers(len(scene.objects))]
     kind = rng.random()
     if kind < 0.4:
         return an(f"{item.colour} {item.name}")
-    if kind < 0.48:
+    if kind < 0.5:
         return an(item.name)
+    if kind < 0.6:
+        return item.colour
     return str(rng.choice(scene.captions))
 
 
 def scene_truths(scene: Scene) -> set[str]:
     """Every caption that `scene_caption` may give and that is true of the scene."""
-    parts = {an(f"{item.colour} {item.name}") for item in scene.objects}
-    return {*scene.captions, *parts, *(an(item.name) for item in scene.objects)}
+    parts = {text for item in scene.objects for text in (an(f"{item.colour} {item.name}"), an(item.name), item.colour)}
+    return {*scene.captions, *parts}
 
 
 def recipe_texts(emoji: EmojiPairs, scenes: ScenePairs) -> Iterator[str]:
