@@ -1,10 +1,10 @@
 """Train align-tiny from nothing, or any ALIGN checkpoint further on a Lance table of image–text pairs.
 
-align-tiny, in 80 minutes on two cores, from drawn scenes and the emoji of three artists (npm fetches 180 MB):
+align-tiny, in 86 minutes on two cores, from drawn scenes and the emoji of three artists (npm fetches 180 MB):
 
     npm install --prefix artwork --ignore-scripts emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0 \
         @lobehub/fluent-emoji-3d@1.1.0 emojibase-data@17.0.0
-    python pipelines/train.py --artwork artwork --out align-tiny --minutes 80
+    python pipelines/train.py --artwork artwork --out align-tiny --minutes 86
     python pipelines/evaluate.py --model align-tiny
 
 Fine-tuning, from a table's uri such as db/photos.lance (s3:// too):

@@ -38,6 +38,8 @@ class Trainable:
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.model.to(torch.float32, memory_format=torch.contiguous_format).save_pretrained(directory)
+        self.tokenizer.backend_tokenizer.no_truncation()  # else the last batch's settings are saved as the model's
+        self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.save_pretrained(directory)
         text = json.dumps(preprocessor_config(self.image), indent=2, sort_keys=True)
         (directory / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
