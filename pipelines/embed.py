@@ -33,7 +33,7 @@ app.default(embed)
 
 # What the demo asks of its table: three texts, then the picture that a fourth one finds.
 QUESTIONS: dict[Demo, tuple[tuple[str, str, str], str]] = {
-    "openmoji": (("red apple", "smiling face", "musical instrument"), "dog face"),
+    "openmoji": (("vehicle", "smiling cat", "weather"), "red apple"),
     "scenes": (("a red car", "a blue star", "a green tree"), "a yellow house"),
 }
 
