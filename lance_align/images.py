@@ -184,17 +184,8 @@ def to_pixels(image: Image, spec: ImageSpec) -> Pixels:
     return np.asarray(image)[top : top + crop_height, left : left + crop_width]
 
 
-def thumbnail(data: bytes, *, max_side: int, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
-    """A JPEG no larger than `max_side` pixels on either side, aspect ratio kept, never enlarged.
-
-    Raises:
-        RowError: as `decode`.
-    """
-    return encode_thumbnail(decode(data, limits=limits), max_side=max_side)
-
-
 def encode_thumbnail(image: Image, *, max_side: int) -> bytes:
-    """As `thumbnail`, from an RGB image already decoded."""
+    """An RGB image as a JPEG of at most `max_side` pixels on either side, aspect ratio kept, never enlarged."""
     small = image.copy()
     small.thumbnail((max_side, max_side))
     out = io.BytesIO()

@@ -1,11 +1,16 @@
-"""What every test may use: one Ray for the whole session, and a folder of real pictures."""
+"""What every test may use: one Ray for the whole session, and a small table of pictures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from lance_align.tables.location import TableLocation
 
 # Set before anything imports them: tests never reach a network, and Ray sends no usage statistics.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,3 +26,19 @@ def ray_session() -> Iterator[None]:
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> TableLocation:
+    """Where `photos` lies."""
+    from tests.fake_tables import write_photos
+
+    return write_photos(tmp_path / "db")
+
+
+@pytest.fixture
+def photos(place: TableLocation) -> Any:
+    """A LanceDB table of four pictures, one of them unreadable; see `tests.fake_tables.write_photos`."""
+    import lancedb
+
+    return lancedb.connect(place.db).open_table(place.name)

@@ -30,19 +30,9 @@ from lance_align.tables.location import TableLocation
 from lance_align.tables.schema import FUNCTIONS_KEY, Layout, read_specs, table_schema
 from lance_align.testing import FAKE_SPEC
 from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
-from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, vector_of, write_photos
+from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, vector_of
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> TableLocation:
-    return write_photos(tmp_path / "db")
-
-
-@pytest.fixture
-def photos(place: TableLocation) -> Any:
-    return lancedb.connect(place.db).open_table(place.name)
 
 
 def ids(query: Any) -> list[str]:

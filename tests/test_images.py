@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lance_align.errors import RowError
-from lance_align.images import DecodeLimits, decode, load, thumbnail, to_pixels
+from lance_align.images import DecodeLimits, decode, encode_thumbnail, load, to_pixels
 from lance_align.spec import ImageSpec
 
 RED = (220, 30, 40)
@@ -141,6 +141,6 @@ def test_to_pixels_squashes_and_crops_the_centre() -> None:
 
 
 def test_thumbnail_keeps_the_shape_and_never_enlarges() -> None:
-    small = decode(thumbnail(encoded(Image.new("RGB", (400, 100), RED)), max_side=64))
+    small = decode(encode_thumbnail(Image.new("RGB", (400, 100), RED), max_side=64))
     assert small.size == (64, 16)
-    assert decode(thumbnail(encoded(Image.new("RGB", (5, 5), RED)), max_side=64)).size == (5, 5)
+    assert decode(encode_thumbnail(Image.new("RGB", (5, 5), RED), max_side=64)).size == (5, 5)

@@ -19,19 +19,9 @@ from lance_align.tables.fragments import write_fragments
 from lance_align.tables.location import TableLocation
 from lance_align.tables.schema import Layout, table_schema
 from lance_align.testing import FAKE_SPEC
-from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, rows, write_photos
+from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, rows
 
 LABELS = ["car", "cat", "tree"]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> TableLocation:
-    return write_photos(tmp_path / "db")
-
-
-@pytest.fixture
-def photos(place: TableLocation) -> Any:
-    return lancedb.connect(place.db).open_table(place.name)
 
 
 def test_labels_are_those_of_the_pictures(photos: Any) -> None:

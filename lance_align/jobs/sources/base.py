@@ -83,14 +83,6 @@ class Source(ABC):
         counts = [split.rows for split in self.splits]
         return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
 
-    def peek(self, rows: int = 16) -> pa.Table:
-        """The first rows; an empty table if there are none."""
-        for split in self.splits:
-            for table in self.read(split):
-                if table.num_rows:
-                    return table.slice(0, rows)
-        return self.schema.empty_table()
-
 
 def bounded(table: pa.Table) -> Iterator[pa.Table]:
     """Cut a table into slices of at most `CHUNK_ROWS` rows and about `CHUNK_BYTES` bytes; no rows give no slices."""
