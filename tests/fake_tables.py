@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lance_align.encoders import load_encoder
+from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.commits import Committer
 from lance_align.tables.fragments import write_fragments
 from lance_align.tables.location import TableLocation, table_location
@@ -32,20 +34,25 @@ def png(colour: str) -> bytes:
 def rows(ids: Sequence[str], *, images: Sequence[bytes | None], captions: Sequence[str | None]) -> pa.Table:
     """Rows as the job writes them: of the schema of `photos_schema`."""
     embedded = load_encoder("fake").encode_images(images)
+    schema = photos_schema()
+    vectors = [vector if vector is None else list(map(float, vector)) for vector in embedded]
+    column: pa.Array[Any] = pa.array(vectors, schema.field("vector").type)
     return pa.table(
         {
             "id": list(ids),
             "caption": list(captions),
             "image": list(images),
-            "vector": [vector if vector is None else list(map(float, vector)) for vector in embedded],
+            "vector": column,
             "error": list(embedded.reasons),
+            "content_hash": [hashlib.blake2b(image or b"", digest_size=16).hexdigest() for image in images],
+            "vector_crc32": vector_checksums([column]),
         },
-        schema=photos_schema(),
+        schema=schema,
     )
 
 
 def photos_schema() -> pa.Schema:
-    """`id`, `caption`, `image`, `vector`, `error`."""
+    """`id`, `caption`, `image`, `vector`, `error` and the two hashes."""
     return table_schema(CAPTION, Layout(), FAKE_SPEC)
 
 

@@ -49,7 +49,7 @@ OTHER_SPEC = dataclasses.replace(FAKE_SPEC, name="other/model", fingerprint="012
 )
 def test_columns_of_each_layout(layout: Layout, names: list[str]) -> None:
     schema = table_schema(CAPTION, layout, FAKE_SPEC)
-    assert schema.names == names
+    assert schema.names == [*names, "content_hash", "vector_crc32"]
     assert schema.field("id") == pa.field("id", pa.string(), nullable=False)
     assert schema.field("error").type == pa.string()
     for column in layout.embedded:

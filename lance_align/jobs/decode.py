@@ -22,7 +22,7 @@ from lance_align.jobs.ids import Hashes, id_hashes, row_digests, text_ids
 from lance_align.jobs.ledger import GRANTED, Answers
 from lance_align.jobs.sources import Source, Split
 from lance_align.spec import ImageSpec
-from lance_align.tables.schema import ID, IMAGE, URI
+from lance_align.tables.schema import CONTENT_HASH, ID, IMAGE, URI
 
 # Columns between decode and encode; a source's column never has such a name, for Lance refuses periods.
 PIXELS = "decoded.pixels"  # FixedSizeBinary(height * width * 3), null where there is no image
@@ -84,6 +84,7 @@ class Reader:
 
     def _decoded(self, table: pa.Table, ids: pa.ChunkedArray[Any]) -> Iterator[pa.Table]:
         plain = table.select(list(self.columns.travelling)).add_column(0, ID, ids)
+        plain = plain.append_column(CONTENT_HASH, pa.nulls(len(plain), pa.string()))
         if self.columns.image is None or self.image is None:
             yield plain.append_column(SECONDS, pa.nulls(len(plain), pa.float32()).fill_null(0.0))
             return

@@ -24,8 +24,9 @@ from lance_align.errors import RowError
 from lance_align.jobs.decode import PIXELS, REASON, SECONDS, pixel_block
 from lance_align.jobs.receipts import Receipt
 from lance_align.spec import ModelSpec
+from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.fragments import write_fragments
-from lance_align.tables.schema import ERROR, Layout
+from lance_align.tables.schema import ERROR, VECTOR_CRC32, Layout
 
 Reasons = list[str | None]
 
@@ -98,6 +99,7 @@ def embed_block(block: pa.Table, encoder: Encoder, target: Target) -> tuple[pa.T
     columns: dict[str, Any] = {ERROR: pa.array(errors, pa.string())}
     for name, (vectors, reasons) in parts.items():
         columns[name] = _vector_column(vectors, reasons)
+    columns[VECTOR_CRC32] = vector_checksums([columns[column.vector] for column in target.layout.embedded])
     arrays = [columns[name] if name in columns else _aligned(block.column(name)) for name in target.schema.names]
     return pa.table(arrays, schema=pa.schema(target.schema, metadata=None)), errors
 

@@ -15,6 +15,7 @@ class Receipt:
         fragments: JSON of Lance's fragment metadata, as `lance_align.tables.fragments.write_fragments` gives it.
         rows: rows in these fragments, embedded or not.
         reasons: how many rows have which kind of reason; the others are embedded.
+        replacing: ids of those rows that take the place of a row in the table.
         decode_s, encode_s, write_s: seconds of work on the block.
     """
 
@@ -24,6 +25,7 @@ class Receipt:
     decode_s: float
     encode_s: float
     write_s: float
+    replacing: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line; `from_json` gives an equal receipt back."""
@@ -33,4 +35,4 @@ class Receipt:
     def from_json(cls, text: str) -> Receipt:
         """Read what `to_json` wrote."""
         raw = json.loads(text)
-        return cls(**{**raw, "fragments": tuple(raw["fragments"])})
+        return cls(**{**raw, "fragments": tuple(raw["fragments"]), "replacing": tuple(raw["replacing"])})

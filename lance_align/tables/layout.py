@@ -13,6 +13,8 @@ URI = "uri"
 VECTOR = "vector"
 TEXT_VECTOR = "text_vector"
 ERROR = "error"
+CONTENT_HASH = "content_hash"  # of the row that was embedded: tells changed rows from unchanged ones
+VECTOR_CRC32 = "vector_crc32"  # of its vectors: Lance does not checksum its pages (measured, pylance 14)
 
 Embed = Literal["image", "text", "both"]
 Store = Literal["bytes", "uri", "none"]
@@ -67,4 +69,4 @@ class Layout:
     def own_columns(self) -> tuple[str, ...]:
         """The names this layout takes; a user's column of the same name has to be renamed."""
         picture = {"bytes": (IMAGE,), "uri": (URI,), "none": ()}[self.store]
-        return (ID, *picture, *(column.vector for column in self.embedded), ERROR)
+        return (ID, *picture, *(column.vector for column in self.embedded), ERROR, CONTENT_HASH, VECTOR_CRC32)

@@ -9,7 +9,20 @@ from lance.schema import LanceSchema
 
 from lance_align.errors import TableError
 from lance_align.spec import ModelSpec
-from lance_align.tables.layout import ERROR, ID, IMAGE, TEXT_VECTOR, URI, VECTOR, Embed, EmbeddedColumn, Layout, Store
+from lance_align.tables.layout import (
+    CONTENT_HASH,
+    ERROR,
+    ID,
+    IMAGE,
+    TEXT_VECTOR,
+    URI,
+    VECTOR,
+    VECTOR_CRC32,
+    Embed,
+    EmbeddedColumn,
+    Layout,
+    Store,
+)
 from lance_align.tables.metadata import (
     FUNCTION,
     FUNCTIONS_KEY,
@@ -20,6 +33,7 @@ from lance_align.tables.metadata import (
 )
 
 __all__ = [
+    "CONTENT_HASH",
     "ERROR",
     "FUNCTION",
     "FUNCTIONS_KEY",
@@ -30,6 +44,7 @@ __all__ = [
     "TEXT_VECTOR",
     "URI",
     "VECTOR",
+    "VECTOR_CRC32",
     "Embed",
     "EmbeddedColumn",
     "Layout",
@@ -48,7 +63,7 @@ _RESULT_COLUMNS = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_scor
 
 
 def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_key: bool = False) -> pa.Schema:
-    """The schema of a table: `id`, the user's columns unchanged, the picture, the vectors, `error`, and the metadata.
+    """The schema of a table: `id`, the user's columns unchanged, the picture, the vectors, `error`, hashes, the metadata.
 
     Args:
         user: the columns that travel along (without those that become `id`, `image` or `uri`); their order, types,
@@ -61,7 +76,8 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_ke
 
     Returns:
         `id` string not null, `image` large_binary or `uri` string, each vector
-        ``FixedSizeList<float32, dim>``, `error` string.
+        ``FixedSizeList<float32, dim>``, `error` string, `content_hash` string, `vector_crc32` uint32. All but `id`
+        may be null: rows of ``table.add`` have neither an error nor hashes.
 
     Raises:
         TableError: a user's column has a name or a type that the table cannot hold, or the text column is missing.
@@ -79,6 +95,8 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_ke
         *pictures[layout.store],
         *vectors,
         pa.field(ERROR, pa.string()),
+        pa.field(CONTENT_HASH, pa.string()),
+        pa.field(VECTOR_CRC32, pa.uint32()),
     ]
     return pa.schema(fields, metadata=function_metadata(layout.embedded, spec))
 
