@@ -1,16 +1,22 @@
-"""A deterministic encoder without a model, for tests of everything that is not the model."""
+"""For tests: a deterministic encoder without a model, and switches that make a job fail at chosen places."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lance_align import images as image_door
 from lance_align.encoders.base import Embeddings, Encoder, Vectors
-from lance_align.errors import RowError
+from lance_align.errors import ArgumentError, RowError
+from lance_align.faults import ACTIONS, PLAN, SITES, VARIABLE, Action, Fault, Site, counted, write_plan
 from lance_align.images import ImageInput
 from lance_align.spec import ImageSpec, ModelSpec
 
@@ -91,3 +97,100 @@ class FakeEncoder(Encoder):
             row[:] = digest - 127.5  # never the zero vector: no byte is 127.5
             row /= np.linalg.norm(row)
         return out
+
+
+class Faults:
+    """Makes processes fail at the sites of `lance_align.faults`, and counts what came by there.
+
+    The processes must have been started with `LANCE_ALIGN_FAULTS` naming the folder; this one before it imported
+    lance_align, Ray before `ray.init`. Leaving the block takes the plan and its counts away.
+
+        with Faults() as faults:
+            faults.at("encode", "os_error", times=1)
+            embed(...)
+            assert faults.fired("encode") == 1
+
+    Args:
+        folder: where armed processes look; by default what `LANCE_ALIGN_FAULTS` names.
+
+    Raises:
+        ArgumentError: no folder is named.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        named = os.fspath(folder) if folder is not None else os.environ.get(VARIABLE)
+        if not named:
+            raise ArgumentError(
+                f"no folder for faults; give one, and set {VARIABLE} to it before lance_align is imported"
+            )
+        self.folder = Path(named)
+        self._counts = f"counts-{uuid.uuid4().hex}"
+        self._faults: list[Fault] = []
+
+    def __enter__(self) -> Faults:
+        """Begin to count; no fault is asked for yet."""
+        (self.folder / self._counts).mkdir(parents=True)
+        write_plan(self.folder, self._counts, [])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Take plan and counts away."""
+        (self.folder / PLAN).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / self._counts, ignore_errors=True)
+
+    def at(
+        self,
+        site: Site,
+        action: Action,
+        *,
+        times: int | None = None,
+        skip: int = 0,
+        chance: float = 1.0,
+        seed: int = 0,
+        marker: bytes = b"",
+        more_than_rows: int = 0,
+        seconds: float | None = None,
+    ) -> None:
+        """Ask for a fault; several may be asked for, also of one site. See `lance_align.faults.Fault`.
+
+        Args:
+            marker: only reaches whose data contain these bytes count.
+
+        Raises:
+            ArgumentError: no such site or action.
+        """
+        if site not in SITES or action not in ACTIONS:
+            raise ArgumentError(
+                f"no fault {action!r} at {site!r}; sites: {', '.join(SITES)}; actions: {', '.join(ACTIONS)}"
+            )
+        self._faults.append(
+            Fault(
+                site=site,
+                action=action,
+                times=times,
+                skip=skip,
+                chance=chance,
+                seed=seed,
+                marker=marker.hex(),
+                more_than_rows=more_than_rows,
+                seconds=seconds,
+            )
+        )
+        write_plan(self.folder, self._counts, self._faults)
+
+    def reached(self, site: Site) -> int:
+        """How often a site was reached since the block began, in all processes."""
+        return counted(self.folder / self._counts / site)[0]
+
+    def rows(self, site: Site) -> int:
+        """How many rows came by a site; a row that came twice counts twice."""
+        return counted(self.folder / self._counts / site)[1]
+
+    def fired(self, site: Site) -> int:
+        """How many faults happened at a site."""
+        counts = self.folder / self._counts
+        return sum(
+            counted(counts / f"fired-{number}")[0] for number, fault in enumerate(self._faults) if fault.site == site
+        )
