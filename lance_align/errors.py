@@ -22,6 +22,7 @@ RowErrorKind = Literal[
     "empty",  # an empty or blank caption, or zero bytes
     "type",  # a value of a type that cannot be an image or a text
     "missing",  # a path that does not exist or cannot be read
+    "fetch",  # a URL that may not be fetched, or whose server did not give it
     "format",  # not an image, or an image format that is not allowed
     "unreadable",  # an allowed format whose content is damaged
     "too_large",  # over the byte or pixel limit, refused before pixels are decoded
