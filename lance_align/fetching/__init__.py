@@ -12,6 +12,6 @@ name that the user gave.
 from __future__ import annotations
 
 from lance_align.fetching.client import fetch
-from lance_align.fetching.policy import FetchPolicy, fetch_policy
+from lance_align.fetching.policy import NO_URLS, FetchPolicy, fetch_policy
 
-__all__ = ["FetchPolicy", "fetch", "fetch_policy"]
+__all__ = ["NO_URLS", "FetchPolicy", "fetch", "fetch_policy"]

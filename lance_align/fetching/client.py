@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lance_align.errors import MissingExtraError, RowError
 from lance_align.fetching.policy import FetchPolicy
-from lance_align.images import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     import httpx2
@@ -57,9 +56,7 @@ class Deadline:
         return left
 
 
-def fetch(
-    url: str, policy: FetchPolicy, *, max_bytes: int = DEFAULT_LIMITS.max_bytes, resolve: Resolve | None = None
-) -> bytes:
+def fetch(url: str, policy: FetchPolicy, *, max_bytes: int, resolve: Resolve | None = None) -> bytes:
     """Get what a URL holds. No cookies, no credentials, no proxies, no Referer; certificates are verified.
 
     The host must be on the policy's list, and every address it has must be public; exactly such an address is dialled,

@@ -22,12 +22,12 @@ from lance_align.fetching.client import Deadline, Reply, Resolve, TransientError
 from lance_align.fetching.policy import FetchPolicy
 
 CONNECT_TIMEOUT_S = 10.0  # of one address, so that a dead one leaves time for the next
-HEADERS = {
-    "Accept": "*/*",
-    "Accept-Encoding": "identity",  # what is compressed could hold a thousand times its size
-    "Connection": "close",
-    "User-Agent": "lance-align",
-}
+_HEADERS = (
+    ("Accept", "*/*"),
+    ("Accept-Encoding", "identity"),  # what is compressed could hold a thousand times its size
+    ("Connection", "close"),
+    ("User-Agent", "lance-align"),
+)
 
 
 def get(url: httpx2.URL, *, policy: FetchPolicy, max_bytes: int, resolve: Resolve | None, deadline: Deadline) -> Reply:
@@ -45,7 +45,7 @@ def get(url: httpx2.URL, *, policy: FetchPolicy, max_bytes: int, resolve: Resolv
         network_backend=_Dialler(policy, resolve or system_addresses, deadline),
     )
     try:
-        with connection, connection.stream("GET", target, headers=HEADERS | {"Host": url.netloc.decode()}) as response:
+        with connection, connection.stream("GET", target, headers=(("Host", url.netloc), *_HEADERS)) as response:
             return _reply(response, max_bytes)
     except (RowError, TransientError):
         raise

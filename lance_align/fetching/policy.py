@@ -100,3 +100,6 @@ def _matches(pattern: str, host: str, port: int) -> bool:
     if port not in ((int(found["port"]),) if found["port"] else WEB_PORTS):
         return False
     return wanted in ("*", host) or (wanted.startswith("*.") and host.endswith(wanted[1:]) and host != wanted[1:])
+
+
+NO_URLS = FetchPolicy()

@@ -1,4 +1,4 @@
-"""Rows of a source to rows with pixels: already done ids dropped, images read, decoded and cropped, reasons kept.
+"""Rows of a source to rows with pixels: rows that are done dropped, images read, decoded and cropped, reasons kept.
 
 One task reads one split; pixels leave it as uint8, in tables small enough to stream.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lance_align import images
 from lance_align.errors import RowError
 from lance_align.images import DecodeLimits, Pixels
 from lance_align.jobs.columns import Columns
-from lance_align.jobs.ids import Hashes, id_hashes, row_digests, text_ids
-from lance_align.jobs.ledger import GRANTED, Answers
+from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
+from lance_align.jobs.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
+from lance_align.jobs.reading import read_split
 from lance_align.jobs.sources import Source, Split
 from lance_align.spec import ImageSpec
 from lance_align.tables.schema import CONTENT_HASH, ID, IMAGE, URI
@@ -27,6 +27,7 @@ from lance_align.tables.schema import CONTENT_HASH, ID, IMAGE, URI
 # Columns between decode and encode; a source's column never has such a name, for Lance refuses periods.
 PIXELS = "decoded.pixels"  # FixedSizeBinary(height * width * 3), null where there is no image
 REASON = "decoded.reason"  # why there is none
+REPLACES = "decoded.replaces"  # bool: a row of this id is in the table and leaves it as this one comes
 SECONDS = "decoded.seconds"  # float32, spent on the row
 
 TABLE_BYTES = 32 * 2**20  # a table leaves the task when it holds this much
@@ -35,8 +36,29 @@ TABLE_BYTES = 32 * 2**20  # a table leaves the task when it holds this much
 class Claims(Protocol):
     """How a task asks the ledger: an actor behind a call, or a `Ledger` itself."""
 
-    def claim(self, first_position: int, hashes: Hashes, read_s: float) -> Answers:
+    def claim(self, first_position: int, hashes: Hashes, named: Flags, read_s: float) -> Answers:
         """See `Ledger.claim`."""
+
+    def compare(self, hashes: Hashes, contents: Hashes, readable: Flags) -> Answers:
+        """See `Ledger.compare`."""
+
+    def note(self, what: Noted, ids: Mapping[int, str]) -> None:
+        """See `Ledger.note`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """An image as it was found.
+
+    Attributes:
+        data: the file's content, or None.
+        uri: where it lies, if the row has a path.
+        error: why there is no content.
+    """
+
+    data: bytes | None = None
+    uri: str | None = None
+    error: RowError | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,63 +80,90 @@ class Reader:
     thumbnail_px: int
 
     def rows(self, split: Split, *, first_position: int, claims: Claims) -> Iterator[pa.Table]:
-        """The rows of a split that are this job's to embed, as `working_table` lays them out."""
+        """The rows of a split that are this job's to embed: `id`, what travels, the picture, and the columns above."""
         position, started = first_position, time.perf_counter()
-        for table in self.source.read(split):
-            ids = self._ids(table)
+        for table in read_split(self.source, split):
+            ids, named = self.ids(table)
             names: list[Any] = ids.to_pylist()
-            answers = claims.claim(position, id_hashes(names), time.perf_counter() - started)
+            hashes = id_hashes(names)
+            answers = claims.claim(position, hashes, named, time.perf_counter() - started).copy()
+            looked_at = answers == LOOK
+            if looked_at.any():
+                contents, readable = self._contents(table.filter(pa.array(looked_at)))
+                answers[looked_at] = claims.compare(hashes[looked_at], contents, readable)
+            _note(claims, position, names, answers)
             position += table.num_rows
-            mine = pa.array(answers == GRANTED)
-            if pc.any(mine).as_py():
-                yield from self._decoded(table.filter(mine), ids.filter(mine))
+            mine = (answers == GRANTED) | (answers == AGAIN)
+            if mine.any():
+                yield from self._decoded(table.filter(pa.array(mine)), ids.filter(pa.array(mine)), answers[mine])
             started = time.perf_counter()
 
-    def _ids(self, table: pa.Table) -> pa.ChunkedArray[Any]:
-        """The id column as text; rows without an id are named by their digest."""
+    def ids(self, table: pa.Table) -> tuple[pa.ChunkedArray[Any], Flags]:
+        """The ids of a source's rows as text, and which of them the rows bring; the others are digests."""
         if self.columns.id is None:
-            return pa.chunked_array([pa.array(row_digests(table), pa.string())])
+            digests = pa.chunked_array([pa.array(row_digests(table), pa.string())])
+            return digests, np.zeros(table.num_rows, dtype=bool)
         ids = text_ids(table.column(self.columns.id), self.columns.id)
-        missing = ids.is_null()
-        if not ids.null_count:
-            return ids
-        digests = iter(row_digests(table.filter(missing)))
-        named = [text if text is not None else next(digests) for text in ids.to_pylist()]
-        return pa.chunked_array([pa.array(named, pa.string())])
+        named = np.asarray(ids.is_valid().to_numpy(), dtype=np.bool_)
+        if named.all():
+            return ids, named
+        digest = iter(row_digests(table.filter(ids.is_null())))
+        every = [text if text is not None else next(digest) for text in ids.to_pylist()]
+        return pa.chunked_array([pa.array(every, pa.string())]), named
 
-    def _decoded(self, table: pa.Table, ids: pa.ChunkedArray[Any]) -> Iterator[pa.Table]:
-        plain = table.select(list(self.columns.travelling)).add_column(0, ID, ids)
-        plain = plain.append_column(CONTENT_HASH, pa.nulls(len(plain), pa.string()))
+    def _contents(self, table: pa.Table) -> tuple[Hashes, Flags]:
+        """Content hashes of source rows, and which images could be read; nothing is decoded."""
+        digests = row_digests(table.select(list(self.columns.travelling)))
+        hashes: list[str] = []
+        readable = np.ones(table.num_rows, dtype=np.bool_)
+        cells: Any = [None] * table.num_rows if self.columns.image is None else table.column(self.columns.image)
+        for number, (digest, cell) in enumerate(zip(digests, cells, strict=True)):
+            encoded = self._encoded(cell.as_py() if cell is not None else None)
+            hashes.append(content_hash(digest, encoded.data))
+            readable[number] = encoded.error is None or encoded.error.kind == "null"
+        return hex_hashes(pa.array(hashes, pa.string()))[0], readable
+
+    def _decoded(self, table: pa.Table, ids: pa.ChunkedArray[Any], answers: Answers) -> Iterator[pa.Table]:
+        plain = table.select(list(self.columns.travelling))
+        digests = row_digests(plain)
+        plain = plain.add_column(0, ID, ids).append_column(REPLACES, pa.array(answers == AGAIN))
         if self.columns.image is None or self.image is None:
-            yield plain.append_column(SECONDS, pa.nulls(len(plain), pa.float32()).fill_null(0.0))
+            hashes = pa.array([content_hash(digest, None) for digest in digests], pa.string())
+            seconds = pa.nulls(len(plain), pa.float32()).fill_null(0.0)
+            yield plain.append_column(CONTENT_HASH, hashes).append_column(SECONDS, seconds)
             return
-        cells = table.column(self.columns.image)
         start = 0
         held = _Held(self.image)
-        for index, cell in enumerate(cells):
-            held.add(*self._image(cell.as_py(), self.image))
+        for index, (digest, cell) in enumerate(zip(digests, table.column(self.columns.image), strict=True)):
+            started = time.perf_counter()
+            encoded = self._encoded(cell.as_py())
+            pixels, kept, reason = self._image(encoded, self.image)
+            held.add(pixels, kept, reason, content_hash(digest, encoded.data), time.perf_counter() - started)
             if held.size >= TABLE_BYTES or index + 1 == len(table):
                 yield held.onto(plain.slice(start, len(held)), keep=self.columns.keep)
                 start += len(held)
                 held = _Held(self.image)
 
-    def _image(self, cell: Any, spec: ImageSpec) -> tuple[Pixels | None, bytes | str | None, str | None, float]:
-        """One cell: pixels or None, what is kept, why there are no pixels, seconds."""
-        started = time.perf_counter()
-        kept: bytes | str | None = None
-        pixels, reason = None, None
+    def _image(self, encoded: Encoded, spec: ImageSpec) -> tuple[Pixels | None, bytes | str | None, str | None]:
+        """One image: pixels or None, what is kept, why there are no pixels."""
+        kept: bytes | str | None = {"uri": encoded.uri, "bytes": encoded.data}.get(self.columns.keep or "")
+        if encoded.data is None:
+            return None, kept, str(encoded.error)
         try:
-            data, uri = self._bytes(cell)
-            kept = uri if self.columns.keep == "uri" else data if self.columns.keep == "bytes" else None
-            picture = images.decode(data, limits=self.limits)
+            picture = images.decode(encoded.data, limits=self.limits)
             pixels = images.to_pixels(picture, spec)
             if self.columns.keep == "thumbnail":
                 kept = images.encode_thumbnail(picture, max_side=self.thumbnail_px)
         except RowError as error:
-            reason = str(error)
-            if self.columns.keep == "uri" and kept is None and isinstance(cell, str):
-                kept = cell
-        return pixels, kept, reason, time.perf_counter() - started
+            return None, kept, str(error)
+        return pixels, kept, None
+
+    def _encoded(self, cell: Any) -> Encoded:
+        try:
+            data, uri = self._bytes(cell)
+        except RowError as error:
+            return Encoded(uri=cell if isinstance(cell, str) else None, error=error)
+        return Encoded(data=data, uri=uri)
 
     def _bytes(self, cell: Any) -> tuple[bytes, str | None]:
         """The encoded image, and where it lies if it was a path."""
@@ -123,8 +172,8 @@ class Reader:
         if cell is None:
             raise RowError("null", "no image")
         if isinstance(cell, str):
-            place, data = self.source.references.read(cell, max_bytes=self.limits.max_bytes)
-            return data, place.uri
+            uri, data = self.source.references.read(cell, max_bytes=self.limits.max_bytes)
+            return data, uri
         return cell, None
 
 
@@ -136,16 +185,20 @@ class _Held:
         self._pixels: list[Pixels | None] = []
         self._kept: list[bytes | str | None] = []
         self._reasons: list[str | None] = []
+        self._contents: list[str] = []
         self._seconds: list[float] = []
         self.size = 0
 
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def add(self, pixels: Pixels | None, kept: bytes | str | None, reason: str | None, seconds: float) -> None:
+    def add(
+        self, pixels: Pixels | None, kept: bytes | str | None, reason: str | None, content: str, seconds: float
+    ) -> None:
         self._pixels.append(pixels)
         self._kept.append(kept)
         self._reasons.append(reason)
+        self._contents.append(content)
         self._seconds.append(seconds)
         self.size += int(np.prod(self._shape)) + len(kept or b"")
 
@@ -160,6 +213,7 @@ class _Held:
             picture[0]: picture[1],
             PIXELS: self._pixel_column(),
             REASON: pa.array(self._reasons, pa.string()),
+            CONTENT_HASH: pa.array(self._contents, pa.string()),
             SECONDS: pa.array(self._seconds, pa.float32()),
         }
         for name, column in columns.items():
@@ -174,6 +228,15 @@ class _Held:
         validity = pa.array([pixels is not None for pixels in self._pixels]).buffers()[1]
         width = int(np.prod(self._shape))
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(self), [validity, pa.py_buffer(block.data)])
+
+
+def _note(claims: Claims, first_position: int, names: Sequence[str], answers: Answers) -> None:
+    """Tell the ledger the names of rows that the report lists; it sees hashes only."""
+    notes: tuple[tuple[Noted, int], ...] = (("duplicate", DUPLICATE), ("changed", CHANGED))
+    for what, answer in notes:
+        rows = np.flatnonzero(answers == answer).tolist()
+        if rows:
+            claims.note(what, {first_position + row: names[row] for row in rows})
 
 
 def pixel_block(column: pa.ChunkedArray[Any], spec: ImageSpec) -> Pixels:

@@ -6,11 +6,14 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Annotated
 
 import pyarrow as pa
+from cyclopts import Parameter
 
 from lance_align.encoders import allow_models, resolve_spec
 from lance_align.errors import ArgumentError, JobError
+from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.cluster import cluster, shape
 from lance_align.jobs.columns import Keep, choose_columns
@@ -40,6 +43,7 @@ def embed(
     thumbnail_px: int = 256,
     format: Format | None = None,  # noqa: A002
     allow_outside: bool = False,
+    fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
     max_pixels: int = DEFAULT_LIMITS.max_pixels,
     max_bytes: int = DEFAULT_LIMITS.max_bytes,
@@ -71,6 +75,8 @@ def embed(
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
         allow_outside: let image paths in the rows lead out of the source's folder.
+        fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
+            that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
         image_formats: Pillow's names of the image formats that may be decoded.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
@@ -105,7 +111,9 @@ def embed(
     )
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     named = [column for column in (image, text, id) if column is not None]
-    rows = open_source(source, format=format, allow_outside=allow_outside, as_text=named)
+    rows = open_source(
+        source, format=format, allow_outside=allow_outside, fetching=fetch_policy(fetch_hosts), as_text=named
+    )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
     spec = resolve_spec(model, revision=revision)
     allow_models(spec.name)  # who names a model trusts it: this process may search the table it makes

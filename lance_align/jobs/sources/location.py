@@ -8,11 +8,13 @@ import posixpath
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from lance_align.errors import RowError, SourceError
+from lance_align.fetching import NO_URLS, FetchPolicy, fetch
 
 READ_ATTEMPTS = 3  # object stores fail in passing; a file that fails three times is a row's reason
 RETRY_PAUSE_S = 0.2
@@ -107,15 +109,18 @@ class References:
     """What the image paths inside a source may point at.
 
     A relative path is read from `root`. Data may name any path, so by default nothing outside `root` is opened:
-    no ``..``, no absolute path or URI elsewhere, no symbolic link that leads out. URLs (http, https) are never fetched.
+    no ``..``, no absolute path or URI elsewhere, no symbolic link that leads out. URLs (http, https) are fetched from
+    the hosts of `fetching` alone, of which there are none by default.
 
     Attributes:
         root: the folder that relative paths start from: the source's own folder.
         allow_outside: open absolute paths, URIs and links that lead elsewhere too.
+        fetching: the hosts that URLs may name.
     """
 
     root: Location
     allow_outside: bool = False
+    fetching: FetchPolicy = NO_URLS
 
     def find(self, reference: str) -> Location:
         """The file that a path in a row means.
@@ -126,28 +131,44 @@ class References:
         if "\0" in reference or not reference:
             raise RowError("missing", f"{reference!r} is not a path")
         if "://" in reference:
-            if reference.startswith(("http://", "https://")):
-                raise RowError("missing", f"{reference}: URLs are not fetched")
-            try:
-                target = locate(reference)
-            except SourceError as error:
-                raise RowError("missing", str(error)) from None
+            target = self._at_uri(reference)
         else:
             target = self.root.at(posixpath.normpath(posixpath.join(self.root.path, reference)))
-        if not self.allow_outside and not self._holds(target):
+        if target is None or not (self.allow_outside or self._holds(target)):
             raise RowError("missing", f"{reference} lies outside {self.root.uri}; paths elsewhere need --allow-outside")
         return target
 
-    def read(self, reference: str, *, max_bytes: int) -> tuple[Location, bytes]:
-        """The file's place and content.
+    def _at_uri(self, uri: str) -> Location | None:
+        """The place a URI names, or None where nobody allowed to look.
+
+        Without `allow_outside` no filesystem is made from a row's URI: pyarrow connects while it makes one, for
+        ``s3://any-bucket`` to AWS and to the machine's metadata service (measured, pyarrow 26), for ``hdfs://host`` to
+        that host. The source's own filesystem serves URIs of its scheme.
+        """
+        scheme, _, rest = uri.partition("://")
+        if not self.allow_outside and scheme != "file":
+            same = f"{scheme}://" == self.root.scheme and "?" not in rest
+            return self.root.at(posixpath.normpath(unquote(rest))) if same else None
+        try:
+            return locate(uri)
+        except SourceError as error:
+            raise RowError("missing", str(error)) from None
+
+    def read(self, reference: str, *, max_bytes: int) -> tuple[str, bytes]:
+        """The URI and content of what a path or a URL in a row means.
 
         Raises:
-            RowError: `missing`, or `too_large` before anything over `max_bytes` is read.
+            RowError: `missing`, `fetch`, or `too_large` before anything over `max_bytes` is read.
+            MissingExtraError: a URL is to be fetched, and the HTTP client is not installed.
         """
+        if _is_url(reference):
+            if not self.fetching.hosts:
+                raise RowError("fetch", f"{reference}: URLs are not fetched; --fetch-hosts allows hosts")
+            return reference, fetch(reference, self.fetching, max_bytes=max_bytes)
         target = self.find(reference)
         for attempt in range(READ_ATTEMPTS):
             try:
-                return target, _read(target, max_bytes)
+                return target.uri, _read(target, max_bytes)
             except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
                 reason = error.strerror or first_line(error)
                 raise RowError("missing", f"{target.uri}: {reason}") from None
@@ -177,6 +198,10 @@ def _read(target: Location, max_bytes: int) -> bytes:
     with target.filesystem.open_input_stream(target.path) as stream:
         data: bytes = stream.read()
     return data
+
+
+def _is_url(reference: str) -> bool:
+    return reference[:8].lower().startswith(("http://", "https://"))
 
 
 def _is_hidden(relative: str) -> bool:

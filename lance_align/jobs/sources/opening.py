@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from lance_align.errors import SourceError
+from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.sources.base import Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
 from lance_align.jobs.sources.folder import is_image, open_folder
@@ -45,6 +47,7 @@ def open_source(
     *,
     format: Format | None = None,  # noqa: A002  the word the user writes
     allow_outside: bool = False,
+    fetching: FetchPolicy = NO_URLS,
     as_text: Sequence[str] = (),
 ) -> Source:
     """Open what a user named; nothing but listings, footers and lists of paths is read.
@@ -53,11 +56,22 @@ def open_source(
         uri: a file or folder, local or on an object store that pyarrow reaches.
         format: None to recognise it by suffix and content.
         allow_outside: let image paths in the rows lead out of the source's own folder.
+        fetching: the hosts that URLs in the rows may name.
         as_text: columns of a CSV file to keep as text.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
+    source = _opened(uri, format, allow_outside, tuple(as_text))
+    return dataclasses.replace(source, references=dataclasses.replace(source.references, fetching=fetching))
+
+
+def _opened(
+    uri: str | os.PathLike[str],
+    format: Format | None,  # noqa: A002
+    allow_outside: bool,
+    as_text: tuple[str, ...],
+) -> Source:
     if format is not None and format not in get_args(Format):
         raise SourceError(f"unknown format {format!r}; expected one of {', '.join(get_args(Format))}")
     location = locate(uri)
@@ -77,7 +91,7 @@ def open_source(
         folder, files = location, [path for path in every if kind in (_format_by_name(path), "images")]
         if not files:
             raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
-    return _open(kind, folder, files, allow_outside=allow_outside, as_text=tuple(as_text))
+    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text)
 
 
 def _open(
