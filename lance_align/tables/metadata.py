@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from lance_align.errors import ModelError, TableError
 from lance_align.spec import ModelSpec
-from lance_align.tables.layout import EmbeddedColumn
+from lance_align.tables.layout import ERROR, EmbeddedColumn
 
 FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is registered under
 FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
 SPEC_KEY = b"lance_align:spec"
+# In the metadata of a column's own field, so that each goes where its column goes:
+ERROR_OF_KEY = b"lance_align:error_of"  # of an error column: the vector column whose missing values it explains
+FINGERPRINT_KEY = b"lance_align:fingerprint"  # of a vector column that was attached: the model it was made for
+
+Functions = list[dict[str, Any]]
 
 
 def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dict[bytes | str, bytes | str]:
@@ -23,19 +28,38 @@ def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dic
     The first entry is what ``EmbeddingFunctionRegistry.get_table_metadata`` writes (a test compares them). The device
     is a LanceDB variable with a default, so that no machine's device is stored.
     """
-    functions = [
-        {
-            "name": FUNCTION,
-            "model": function_arguments(spec, kind=column.kind),
-            "source_column": column.source,
-            "vector_column": column.vector,
-        }
-        for column in columns
-    ]
-    specs = {column.vector: json.loads(spec.to_json()) for column in columns}
+    return _metadata([_function(column, spec) for column in columns], {column.vector: spec for column in columns})
+
+
+def metadata_with(schema: pa.Schema, column: EmbeddedColumn, spec: ModelSpec) -> dict[bytes | str, bytes | str]:
+    """The entries of `function_metadata` for a table that has other functions already: theirs, and one for `column`.
+
+    Args:
+        schema: the table's, with its metadata; nothing else of that metadata is in the result.
+        column: what is embedded; an entry of ours for the same vector column is replaced, others stay as they are.
+
+    Raises:
+        TableError: the metadata is damaged.
+    """
+    others = [entry for entry in read_functions(schema) if entry.get("vector_column") != column.vector]
+    specs = read_specs(schema) | {column.vector: spec}
+    return _metadata([*others, _function(column, spec)], specs)
+
+
+def _metadata(functions: Functions, specs: Mapping[str, ModelSpec]) -> dict[bytes | str, bytes | str]:
+    raw = {vector: json.loads(spec.to_json()) for vector, spec in specs.items()}
     return {
         FUNCTIONS_KEY: json.dumps(functions, indent=2).encode(),
-        SPEC_KEY: json.dumps(specs, sort_keys=True).encode(),
+        SPEC_KEY: json.dumps(raw, sort_keys=True).encode(),
+    }
+
+
+def _function(column: EmbeddedColumn, spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "name": FUNCTION,
+        "model": function_arguments(spec, kind=column.kind),
+        "source_column": column.source,
+        "vector_column": column.vector,
     }
 
 
@@ -52,7 +76,7 @@ def function_arguments(spec: ModelSpec, *, kind: Literal["image", "text"]) -> di
 
 
 def read_specs(schema: pa.Schema) -> dict[str, ModelSpec]:
-    """The model of each vector column, as the job recorded it; empty for a table that none of our jobs created.
+    """The model of each vector column, as our jobs recorded it; empty for a table that none of them knows.
 
     Raises:
         TableError: the metadata is damaged.
@@ -65,3 +89,73 @@ def read_specs(schema: pa.Schema) -> dict[str, ModelSpec]:
         return {str(column): ModelSpec.from_json(json.dumps(spec)) for column, spec in raw.items()}
     except (ValueError, AttributeError, RecursionError, ModelError) as error:
         raise TableError(f"the table's record of its model is damaged ({error}); write into a new table") from error
+
+
+def read_functions(schema: pa.Schema) -> Functions:
+    """The embedding functions that a table names, anyone's, in their order; none are made, imported or run.
+
+    Raises:
+        TableError: the metadata is damaged.
+    """
+    text = (schema.metadata or {}).get(FUNCTIONS_KEY)
+    if text is None:
+        return []
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"the table's list of embedding functions is not JSON ({error}); mend or remove it") from error
+    if not isinstance(raw, list) or not all(isinstance(entry, dict) for entry in raw):
+        raise TableError("the table's list of embedding functions is not a list of objects; mend or remove it")
+    return raw
+
+
+def embedded_column(schema: pa.Schema, vector: str) -> EmbeddedColumn | None:
+    """What a vector column is made from, as our function's entry says; None where no such entry names the column.
+
+    Raises:
+        TableError: the metadata is damaged.
+    """
+    entry = next((entry for entry in read_functions(schema) if entry.get("vector_column") == vector), None)
+    if entry is None or entry.get("name") != FUNCTION:
+        return None
+    model = entry.get("model")
+    kind = model.get("source", "image") if isinstance(model, dict) else None
+    source = entry.get("source_column")
+    if kind not in ("image", "text") or not isinstance(source, str):
+        raise TableError(f"the table's embedding function of {vector!r} is damaged: {json.dumps(entry)[:200]}")
+    return EmbeddedColumn(source=source, vector=vector, kind=kind)
+
+
+def error_column(schema: pa.Schema, vector: str) -> str | None:
+    """The column that says why a row has no `vector`: its own for an attached column, else ``error``; None for none.
+
+    The vectors of a table that the embed job made share one; that of an attached vector explains no other.
+    """
+    own = error_columns(schema).get(vector)
+    if own is not None:
+        return own
+    taken = _field_metadata(schema, ERROR).get(ERROR_OF_KEY) if ERROR in schema.names else b"no such column"
+    return ERROR if taken is None else None
+
+
+def error_columns(schema: pa.Schema) -> dict[str, str]:
+    """The error column of each attached vector column (see `lance_align.attach`); others are not in it."""
+    found: dict[str, str] = {}
+    for field in schema:
+        vector = _field_metadata(schema, field.name).get(ERROR_OF_KEY)
+        if vector is not None:
+            found.setdefault(vector.decode("utf-8", "replace"), field.name)
+    return found
+
+
+def attached_fingerprint(schema: pa.Schema, vector: str) -> str | None:
+    """The fingerprint that `lance_align.attach` wrote beside a vector column it made; None for any other column."""
+    if vector not in schema.names:
+        return None
+    value = _field_metadata(schema, vector).get(FINGERPRINT_KEY)
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _field_metadata(schema: pa.Schema, name: str) -> Mapping[bytes, bytes]:
+    metadata: Any = schema.field(schema.names.index(name)).metadata  # by index: two columns may share a name
+    return metadata or {}
