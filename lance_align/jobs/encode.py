@@ -18,9 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lance_align import faults
 from lance_align.encoders import load_encoder
-from lance_align.encoders.base import Encoder, Vectors
+from lance_align.encoders.base import Embeddings, Encoder, Vectors
 from lance_align.errors import RowError
+from lance_align.images import Pixels
+from lance_align.jobs import watchdog
+from lance_align.jobs.attempts import attempts
+from lance_align.jobs.batches import Batches
 from lance_align.jobs.decode import PIXELS, REASON, SECONDS, pixel_block
 from lance_align.jobs.receipts import Receipt
 from lance_align.spec import ModelSpec
@@ -61,6 +66,7 @@ class BlockWriter:
     def __init__(self, spec: ModelSpec, target: Target, device: str, threads: int) -> None:
         self.encoder = load_encoder(spec, device=device)
         self.target = target
+        self.batches = Batches()
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
 
@@ -73,11 +79,15 @@ class BlockWriter:
     def write(self, block: pa.Table) -> Receipt:
         """Embed a block and write its fragments."""
         started = time.perf_counter()
-        rows, errors = embed_block(block, self.encoder, self.target)
+        halved = self.batches.halved
+        rows, errors = embed_block(block, self.encoder, self.target, self.batches)
         encoded = time.perf_counter()
-        fragments = write_fragments(self.target.uri, rows, storage_options=self.target.storage_options)
+        watchdog.beat()
+        fragments = attempts(lambda: self._write(rows))
+        faults.reach("after_fragment", rows=rows.num_rows)
         return Receipt(
             fragments=tuple(fragments),
+            halved=self.batches.halved - halved,
             rows=rows.num_rows,
             reasons=dict(Counter(error.split(":", 1)[0] for error in errors if error is not None)),
             decode_s=float(pc.sum(block.column(SECONDS)).as_py() or 0.0),
@@ -85,15 +95,29 @@ class BlockWriter:
             write_s=time.perf_counter() - encoded,
         )
 
+    def _write(self, rows: pa.Table) -> list[str]:
+        faults.reach("before_fragment", rows=rows.num_rows)
+        return write_fragments(self.target.uri, rows, storage_options=self.target.storage_options)
 
-def embed_block(block: pa.Table, encoder: Encoder, target: Target) -> tuple[pa.Table, Reasons]:
-    """The rows of the table for a block of decoded rows, and the error of each row or None."""
+
+def embed_block(
+    block: pa.Table, encoder: Encoder, target: Target, batches: Batches | None = None
+) -> tuple[pa.Table, Reasons]:
+    """The rows of the table for a block of decoded rows, and the error of each row or None.
+
+    Args:
+        batches: what is known of the batches that the model can take; None for nothing yet.
+
+    Raises:
+        JobError: the model fails whatever the rows are; see `Batches.embed`.
+    """
+    batches = batches or Batches()
     parts: dict[str, tuple[Vectors, Reasons]] = {}
     for column in target.layout.embedded:
         if column.kind == "image":
-            parts[column.vector] = _embed_pixels(block, encoder)
+            parts[column.vector] = _embed_pixels(block, encoder, batches)
         else:
-            parts[column.vector] = _embed_texts(block.column(column.source), encoder)
+            parts[column.vector] = _embed_texts(block.column(column.source), encoder, batches)
     kinds = [column.kind for column in target.layout.embedded]
     errors = _errors([reasons for _, reasons in parts.values()], kinds)
     columns: dict[str, Any] = {ERROR: pa.array(errors, pa.string())}
@@ -117,25 +141,30 @@ def _is_wide(kind: pa.DataType) -> bool:
     return pa.types.is_decimal(kind) or pa.types.is_interval(kind) or any(map(_is_wide, inner))
 
 
-def _embed_pixels(block: pa.Table, encoder: Encoder) -> tuple[Vectors, Reasons]:
+def _embed_pixels(block: pa.Table, encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
+    def model(pixels: Pixels) -> Embeddings:
+        return Embeddings(encoder.encode_pixels(pixels), (None,) * len(pixels))
+
     reasons: Reasons = block.column(REASON).to_pylist()
     pixels = pixel_block(block.column(PIXELS).drop_null(), encoder.spec.image)
-    good = np.array([reason is None for reason in reasons])
-    vectors = np.zeros((len(reasons), encoder.spec.dim), dtype=np.float32)
-    vectors[good] = encoder.encode_pixels(pixels)
-    return vectors, _with_bad_vectors(vectors, reasons)
+    return _filled(reasons, *batches.embed(pixels, model, dim=encoder.spec.dim))
 
 
-def _embed_texts(column: pa.ChunkedArray[Any], encoder: Encoder) -> tuple[Vectors, Reasons]:
+def _embed_texts(column: pa.ChunkedArray[Any], encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
     texts: list[str | None] = column.to_pylist()
     reasons: Reasons = [_text_reason(text) for text in texts]
-    good = np.array([reason is None for reason in reasons])
-    vectors = np.zeros((len(texts), encoder.spec.dim), dtype=np.float32)
-    embeddings = encoder.encode_texts([text for text, ok in zip(texts, good, strict=True) if ok])
-    vectors[good] = embeddings.vectors
-    for index, reason in zip(np.flatnonzero(good), embeddings.reasons, strict=True):
-        reasons[index] = reason
-    return vectors, _with_bad_vectors(vectors, reasons)
+    good = [str(text) for text, reason in zip(texts, reasons, strict=True) if reason is None]
+    return _filled(reasons, *batches.embed(good, encoder.encode_texts, dim=encoder.spec.dim))
+
+
+def _filled(reasons: Reasons, vectors: Vectors, new_reasons: Reasons) -> tuple[Vectors, Reasons]:
+    """Vectors and reasons of all rows, from those of the rows that had no reason yet."""
+    embedded = np.flatnonzero([reason is None for reason in reasons])
+    filled = np.zeros((len(reasons), vectors.shape[1]), dtype=np.float32)
+    filled[embedded] = vectors
+    for row, reason in zip(embedded, new_reasons, strict=True):
+        reasons[row] = reason
+    return filled, _with_bad_vectors(filled, reasons)
 
 
 def _text_reason(text: str | None) -> str | None:

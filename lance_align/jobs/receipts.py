@@ -17,6 +17,7 @@ class Receipt:
         reasons: how many rows have which kind of reason; the others are embedded.
         replacing: ids of those rows that take the place of a row in the table.
         decode_s, encode_s, write_s: seconds of work on the block.
+        halved: how often a batch of the block did not fit into memory and was halved.
     """
 
     fragments: tuple[str, ...]
@@ -26,6 +27,7 @@ class Receipt:
     encode_s: float
     write_s: float
     replacing: tuple[str, ...] = ()
+    halved: int = 0
 
     def to_json(self) -> str:
         """One line; `from_json` gives an equal receipt back."""

@@ -8,8 +8,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lance.commit import CommitConflictError
+
 from lance_align.errors import LanceAlignError, TableError
 
+_UNREACHABLE = "the object store cannot be reached"
 # Rust errors arrive as OSError, ValueError or RuntimeError with text only; these are the words that tell them apart.
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), remedy)
@@ -31,13 +34,14 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"file name too long|os error 36\b", "the path is too long: choose a shorter table name"),
         (r"was not found", "the table is not there: check the database and the name"),
         (r"no such file|os error 2\b", "the path is not there and cannot be made: check the database"),
-        (r"no such host|dns error|error sending request|timed? ?out|connect", "the object store cannot be reached"),
+        (r"no such host|dns error|error sending request|timed? ?out|connect", _UNREACHABLE),
         (r"different schema|data type|non-null in the schema", "the rows do not fit the table's columns"),
     )
 )
 # ", /home/runner/…/insert.rs:333:28" and "LanceError(IO): ": where in Lance it was raised, of no use to the reader
 _RUST_PLACE = re.compile(r",?\s*(?:location:\s*)?/\S+\.rs:\d+(?::\d+)?|LanceError\(\w+\): ")
 _MAX_DETAIL_CHARS = 300
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENOTDIR)
 
 LANCE_ERRORS = (OSError, RuntimeError, ValueError, NotImplementedError, KeyError, TypeError)
 
@@ -59,6 +63,26 @@ def table_error(error: BaseException, *, doing: str, uri: str) -> TableError:
     detail = " ".join(_RUST_PLACE.sub("", text).split()) or type(error).__name__
     remedy = next((f"; {remedy}" for pattern, remedy in _REMEDIES if pattern.search(detail)), "")
     return TableError(f"could not {doing} {uri}: {detail[:_MAX_DETAIL_CHARS]}{remedy}")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later: the storage failed, for no reason that is known to last.
+
+    Args:
+        error: an `OSError`, or a `TableError` that stands for what Lance raised.
+    """
+    if isinstance(error, TableError):
+        cause = error.__cause__
+        return (
+            isinstance(cause, (OSError, RuntimeError))
+            and not isinstance(cause, CommitConflictError)
+            and (not _lasts(str(error)))
+        )
+    return isinstance(error, OSError) and error.errno not in _LASTING and not _lasts(str(error))
+
+
+def _lasts(text: str) -> bool:
+    return any(pattern.search(text) for pattern, remedy in _REMEDIES if remedy != _UNREACHABLE)
 
 
 @contextmanager
