@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_align.errors import JobError, TableError
-from lance_align.tables.commits import Committer
+from lance_align.tables.commits import Committer, Landed
 from lance_align.tables.done import RowCounts, count_rows, read_done_ids
 from lance_align.tables.fragments import write_fragments
 from lance_align.tables.location import table_location
@@ -61,7 +61,7 @@ def test_rows_are_invisible_until_they_are_committed(uri: str) -> None:
     committer = Committer.open_or_create(uri, SCHEMA)
     fragments = write_fragments(uri, some("a", "b")) + write_fragments(uri, some("c", error="null: no image"))
     assert ids_of(uri) == []
-    assert committer.commit(fragments, rows=3) == 2
+    assert committer.commit(fragments, rows=3) == Landed(version=2, rows=3)
     assert sorted(ids_of(uri)) == ["a", "b", "c"]
     assert count_rows(uri) == RowCounts(embedded=2, failed=1)
     assert count_rows(uri, version=1).total == 0
@@ -70,7 +70,7 @@ def test_rows_are_invisible_until_they_are_committed(uri: str) -> None:
 def test_no_rows_make_no_version(uri: str) -> None:
     committer = Committer.open_or_create(uri, SCHEMA)
     assert write_fragments(uri, some()) == []
-    assert committer.commit([], rows=0) == 1
+    assert committer.commit([], rows=0) == Landed(version=1, rows=0)
 
 
 def test_fragments_committed_again_do_not_land_again(uri: str) -> None:
@@ -124,7 +124,7 @@ def test_columns_added_meanwhile_are_null_in_new_rows(uri: str) -> None:
     lance.dataset(uri).add_columns(pa.field("label", pa.string()))
     committer.commit(fragments, rows=1)
     assert lance.dataset(uri).to_table(columns=["id", "label"]).to_pylist() == [{"id": "a", "label": None}]
-    assert Committer.open_or_create(uri, SCHEMA).commit(write_fragments(uri, some("b")), rows=1) == 4
+    assert Committer.open_or_create(uri, SCHEMA).commit(write_fragments(uri, some("b")), rows=1).version == 4
 
 
 def overwrite(uri: str) -> None:
@@ -222,7 +222,7 @@ LIMITED = """
 import resource, sys
 import pyarrow as pa
 from lance_align.errors import TableError
-from lance_align.tables.commits import Committer
+from lance_align.tables.commits import Committer, Landed
 from lance_align.tables.fragments import write_fragments
 
 uri = sys.argv[1]

@@ -4,8 +4,12 @@
     layout     which columns a table has, and what is embedded into which
     schema     the Arrow schema; whether rows fit a table that is there
     metadata   LanceDB's embedding functions and our record of the model
+    checksums  of each row's vectors
     fragments  rows to data files, on workers
+    creation   a table opened or created
+    pending    data files before they are committed
     commits    data files to table versions, on the driver
+    removal    rows that leave
     done       ids and counts of what is there
     failures   Lance's errors as one line with a remedy
 

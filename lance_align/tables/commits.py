@@ -1,10 +1,21 @@
-"""Versions of a table: created once, then one append a round, each landing exactly once."""
+"""Versions of a table: created once, then one a round, each landing exactly once, whoever else writes.
+
+A round has to be compared with what others wrote and committed in one step, or two jobs would add one id twice. Lance
+appends to whatever is there by then, so an append will not do. An update that names a fragment as removed conflicts
+with any other update that names the same one, and Lance does not ask whether it exists: every round names fragment
+2^32 - 1, which never does. Of two jobs that commit at once, the second is therefore told to look again, while
+``add``, ``delete``, compaction and index building go on beside it (measured with pylance 14: four writers, 80 rounds
+beside all four of these, none landed on a version it had not seen but for adds in the same few milliseconds, which
+are looked at after the commit).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import lance
@@ -13,27 +24,53 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 
 from lance_align.errors import JobError, LanceAlignError, TableError
+from lance_align.tables.creation import create_table, open_table
 from lance_align.tables.failures import LANCE_ERRORS, table_error
+from lance_align.tables.layout import ID
+from lance_align.tables.pending import Dropped, Pending
+from lance_align.tables.removal import Removal, plan_removal
 from lance_align.tables.schema import check_fits
 
-MAX_ATTEMPTS = 8
-FIRST_PAUSE_S = 0.1  # doubles with each attempt: 12.7 s in all, on top of the 20 rebases Lance makes by itself
+OUR_TURN = 2**32 - 1  # a fragment id that no table reaches
+MAX_ATTEMPTS = 20
+FIRST_PAUSE_S = 0.05  # doubles with each attempt up to MAX_PAUSE_S, times a random share: about 20 s in all
+MAX_PAUSE_S = 3.0
+ID_BATCH_ROWS = 65_536
+
+Learn = Callable[[pa.StringArray], pa.StringArray]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """What became of a round.
+
+    Attributes:
+        version: of the table, the one that holds the round.
+        rows: rows that landed in it.
+        dropped: rows that did not, because another writer had added their ids since the job began; his stay.
+    """
+
+    version: int
+    rows: int
+    dropped: Dropped = dataclasses.field(default_factory=Dropped)
 
 
 class Committer:
     """The only writer of table versions in a job; lives on the driver, one a job, used from one thread.
 
-    Lance appends again when it is given the same fragments again, so a committer knows every data file that is in the
-    table, and looks for its own transaction before it repeats a commit that failed half-way.
+    It knows every data file that is in the table, so that it sees what others add, and looks for its own transaction
+    before it repeats a commit that failed half-way: Lance would append again.
     """
 
-    def __init__(self, dataset: Any, *, created: bool) -> None:
+    def __init__(self, dataset: Any, *, created: bool, storage_options: Mapping[str, str] | None = None) -> None:
         self.uri: str = dataset.uri
         self.created = created
         self._dataset = dataset
-        self._last_id = next(iter(map(_id, dataset.get_transactions(1))), None)
+        self._storage_options = storage_options
+        self._last_id = _id(_transaction(dataset, dataset.version))
         self._fields = _field_ids(dataset)
         self._files = {file for fragment in dataset.get_fragments() for file in _paths(fragment.metadata)}
+        self._taken: set[str] = set()  # ids that others added and that rows of this job may have
 
     @classmethod
     def open_or_create(
@@ -50,13 +87,12 @@ class Committer:
         Raises:
             TableError: the table belongs to another model or has other columns, or it cannot be opened or created.
         """
-        options = dict(storage_options) if storage_options else None
-        dataset = _open(uri, options)
+        dataset = open_table(uri, storage_options=storage_options)
         created = False
         if dataset is None:
-            dataset, created = _create(uri, schema, options)
+            dataset, created = create_table(uri, schema, storage_options=storage_options)
         check_fits(dataset.schema, schema, uri=uri)
-        return cls(dataset, created=created)
+        return cls(dataset, created=created, storage_options=storage_options)
 
     @property
     def version(self) -> int:
@@ -69,20 +105,27 @@ class Committer:
         schema: pa.Schema = self._dataset.schema
         return schema
 
-    def commit(self, fragments: Sequence[str], *, rows: int) -> int:
-        """Append fragments to the latest version of the table, all of them or none.
+    def commit(
+        self, fragments: Sequence[str], *, rows: int, replacing: Collection[str] = (), learn: Learn | None = None
+    ) -> Landed:
+        """Add fragments to the latest version of the table, all of them or none.
 
-        Fragments that are in the table already are left out, so repeating a call does no harm.
+        Fragments that are in the table already are left out, so repeating a call does no harm. Rows whose id another
+        writer added since this committer opened the table are left out too.
 
         Args:
             fragments: what `lance_align.tables.fragments.write_fragments` returned.
             rows: how many rows they hold together.
+            replacing: ids of rows that take the place of the table's rows with these ids, in the same version.
+            learn: told the ids that others have added since the last call, in arrays; answers those that this
+                committer may still be given, which it then leaves out. None: it remembers them all.
 
         Returns:
-            The version of the table that holds them; the present one if there is nothing to append.
+            What landed; the present version and no rows if there is nothing to add.
 
         Raises:
-            JobError: the fragments hold another number of rows than declared; nothing is committed.
+            JobError: the fragments hold another number of rows than declared, or a data file is gone; nothing is
+                committed.
             TableError: another writer replaced the table or changed its columns, or the storage failed.
         """
         metadata = [FragmentMetadata.from_json(text) for text in fragments]
@@ -90,32 +133,94 @@ class Committer:
         if held != rows:
             raise JobError(f"fragments for {self.uri} hold {held} rows, but {rows} were written; nothing was committed")
         fresh = {_paths(fragment): fragment for fragment in metadata if not self._files.issuperset(_paths(fragment))}
-        if fresh:
-            self._append(list(fresh.values()))
-            self._files.update(path for paths in fresh for path in paths)
-        return self.version
+        pending = Pending(uri=self.uri, fragments=tuple(fresh.values()), storage_options=self._storage_options)
+        if not fresh:
+            return Landed(version=self.version, rows=0)
+        dropped = self._land(pending, pa.array(list(replacing), pa.string()), learn or _all)
+        return Landed(version=self.version, rows=pending.rows - dropped.rows, dropped=dropped)
 
-    def _append(self, fragments: list[FragmentMetadata]) -> None:
+    def _land(self, pending: Pending, replacing: pa.StringArray, learn: Learn) -> Dropped:
         transaction_id = str(uuid.uuid4())
-        append = lance.LanceOperation.Append(fragments)
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+        dropped = Dropped()
+        seen = self.version
+        for is_last in _attempts():
             try:
                 if self._catch_up(transaction_id):
-                    return
-                transaction = lance.Transaction(
-                    read_version=self._dataset.version, operation=append, uuid=transaction_id
-                )
-                self._dataset, self._last_id = lance.LanceDataset.commit(self._dataset, transaction), transaction_id
-                return
+                    break
+                self._look(learn)
+                contested = self._contested(pending, replacing)
+                if len(contested):
+                    pending, fewer = pending.without(contested, self._dataset)
+                    dropped += fewer
+                seen = self.version
+                if pending.fragments:
+                    pending.check_files()
+                    self._commit(pending.fragments, plan_removal(self._dataset, replacing), transaction_id)
+                break
             except LANCE_ERRORS as error:
                 if isinstance(error, LanceAlignError):
                     raise
-                if not _may_retry(error) or attempt == MAX_ATTEMPTS - 1:
+                if not _may_retry(error) or is_last:
                     if self._landed_after_all(transaction_id):
-                        return
+                        break
                     raise self._commit_error(error) from error
+        self._files |= pending.files
+        if self.version <= seen + 1:
+            return dropped
+        # An `add` landed in the same few milliseconds, with which nothing makes a round conflict.
+        self._look(learn)
+        contested = self._contested(pending, replacing)
+        if len(contested):
+            self._withdraw(contested, pending)
+            dropped += pending.count(contested)
+        return dropped
+
+    def _commit(self, new: Sequence[FragmentMetadata], removal: Removal, transaction_id: str) -> None:
+        update = lance.LanceOperation.Update(
+            removed_fragment_ids=[*removal.removed, OUR_TURN],
+            updated_fragments=list(removal.updated),
+            new_fragments=list(new),
+            fields_modified=[],
+        )
+        transaction = lance.Transaction(read_version=self.version, operation=update, uuid=transaction_id)
+        self._dataset = lance.LanceDataset.commit(self._dataset, transaction, max_retries=0)
+        self._last_id = transaction_id
+
+    def _look(self, learn: Learn) -> None:
+        """Learn the ids in fragments that others have added since the table was last looked at."""
+        strangers = [
+            fragment
+            for fragment in self._dataset.get_fragments()
+            if not self._files.issuperset(_paths(fragment.metadata))
+        ]
+        if strangers:
+            scanner = self._dataset.scanner(columns=[ID], fragments=strangers, batch_size=ID_BATCH_ROWS)
+            for batch in scanner.to_batches():
+                self._taken.update(_texts(learn(batch.column(ID))))
+            self._files.update(file for fragment in strangers for file in _paths(fragment.metadata))
+
+    def _contested(self, pending: Pending, replacing: pa.StringArray) -> pa.StringArray:
+        """Ids of the pending rows that others have added."""
+        if not self._taken:
+            return pa.array([], pa.string())
+        replaced = set(_texts(replacing))
+        names = [name for name in _texts(pending.ids()) if name in self._taken and name not in replaced]
+        return pa.array(names, pa.string())
+
+    def _withdraw(self, ids: pa.StringArray, pending: Pending) -> None:
+        """Take back rows of a committed round that landed beside others' rows of the same ids."""
+        for is_last in _attempts():
+            try:
+                fragments = self._dataset.get_fragments()
+                own = [fragment for fragment in fragments if pending.files & set(_paths(fragment.metadata))]
+                removal = plan_removal(self._dataset, ids, fragments=own)
+                if removal.rows:
+                    self._commit((), removal, str(uuid.uuid4()))
+                return
+            except LANCE_ERRORS as error:
+                if not _may_retry(error) or is_last:
+                    raise self._commit_error(error) from error
+                self._dataset.checkout_latest()
 
     def _catch_up(self, transaction_id: str) -> bool:
         """Move to the latest version; True if our transaction is among the new ones.
@@ -125,13 +230,12 @@ class Committer:
         """
         seen = self._dataset.version
         self._dataset.checkout_latest()
-        behind = self._dataset.version - seen
-        history = self._dataset.get_transactions(behind + 1) if behind >= 0 else []
-        # Shorter where old versions were cleaned up; the last one is then not the one we saw.
-        if behind < 0 or (len(history) > behind and _id(history[-1]) != self._last_id):
+        history = [_transaction(self._dataset, version) for version in range(seen, self.version + 1)]
+        # The one we saw is None where old versions were cleaned up.
+        if not history or (self._last_id is not None and _id(history[0]) not in (None, self._last_id)):
             raise TableError(f"{self.uri} was replaced by another writer; run the same command again")
-        self._last_id = _id(history[0]) if history else None
-        news = [transaction for transaction in history[:behind] if transaction is not None]
+        self._last_id = _id(history[-1])
+        news = [transaction for transaction in history[1:] if transaction is not None]
         if any(transaction.uuid == transaction_id for transaction in news):
             return True
         for transaction in news:
@@ -162,38 +266,27 @@ class Committer:
         return table_error(error, doing="commit to", uri=self.uri)
 
 
-def _open(uri: str, storage_options: dict[str, str] | None) -> lance.LanceDataset | None:
-    """The dataset, or None where there is none."""
-    try:
-        return lance.dataset(uri, storage_options=storage_options)
-    except LANCE_ERRORS as error:
-        if "was not found" in str(error):  # a ValueError like any other (pylance 14)
-            return None
-        raise table_error(error, doing="open", uri=uri) from error
-
-
-def _create(uri: str, schema: pa.Schema, storage_options: dict[str, str] | None) -> tuple[lance.LanceDataset, bool]:
-    """Create the table, or open what another writer created in the meantime.
-
-    ``lance.write_dataset(mode="create")`` looks for a table and then overwrites what appeared since: with 8 threads 93
-    of 150 races had several winners (pylance 14). A transaction on version 0 without retries has exactly one (150 of
-    150), since the first manifest is put only where there is none. Its storage version is Lance's stable one (2.2).
-    """
-    creation = lance.Transaction(read_version=0, operation=lance.LanceOperation.Overwrite(schema, []))
-    try:
-        dataset = lance.LanceDataset.commit(uri, creation, storage_options=storage_options, max_retries=0)
-        return dataset, True
-    except LANCE_ERRORS as error:
-        winner = _open(uri, storage_options)
-        if winner is None:
-            raise table_error(error, doing="create", uri=uri) from error
-        return winner, False
-
-
 def _field_ids(dataset: lance.LanceDataset) -> set[tuple[int, str, str]]:
     """(id, name, type) of each column: data files name columns by these ids."""
     types = {field.name: str(field.type) for field in dataset.schema}
     return {(field.id(), field.name(), types[field.name()]) for field in dataset.lance_schema.fields()}
+
+
+def _transaction(dataset: Any, version: int) -> lance.Transaction | None:
+    """What made a version, or None where Lance does not tell.
+
+    Old versions are cleaned up, and pylance 14 fails on a compaction that moved an index (it makes a ``RewrittenIndex``
+    without three of its arguments).
+    """
+    try:
+        found: lance.Transaction = dataset.read_transaction(version)
+        return found
+    except TypeError:
+        return None
+    except OSError as error:
+        if "was not found" in str(error):
+            return None
+        raise
 
 
 def _id(transaction: lance.Transaction | None) -> str | None:
@@ -212,3 +305,21 @@ def _may_retry(error: BaseException) -> bool:
 
 def _first_sentence(error: BaseException) -> str:
     return str(error).split(", /", 1)[0].strip()
+
+
+def _attempts() -> Iterator[bool]:
+    """Count the tries of a commit, with pauses between them; True for the last."""
+    for attempt in range(MAX_ATTEMPTS):
+        if attempt:
+            time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0))
+        yield attempt == MAX_ATTEMPTS - 1
+
+
+def _all(ids: pa.StringArray) -> pa.StringArray:
+    """Nobody knows which ids are still to come."""
+    return ids
+
+
+def _texts(ids: pa.StringArray) -> list[str]:
+    texts: list[Any] = ids.to_pylist()
+    return texts

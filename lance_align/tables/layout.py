@@ -38,6 +38,7 @@ class Layout:
         store: what stands for a picture: its `bytes` (as they were, or a thumbnail) in the column ``image``, its
             location in the column ``uri``, or nothing, which only ``embed="text"`` allows.
         text: the user's column that holds the text; needed unless ``embed="image"``.
+        thumbnails: the bytes are thumbnails, so that vectors cannot be made again from them.
 
     Raises:
         ArgumentError: the three do not go together.
@@ -46,6 +47,7 @@ class Layout:
     embed: Embed = "image"
     store: Store = "bytes"
     text: str | None = None
+    thumbnails: bool = False
 
     def __post_init__(self) -> None:
         if self.embed != "image" and self.text is None:

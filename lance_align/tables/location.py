@@ -51,7 +51,7 @@ def table_location(db: str | Path, name: str, *, storage_options: Mapping[str, s
         )
     base = _database(db)
     return TableLocation(
-        db=base, name=name, uri=_join(base, f"{name}.lance"), storage_options=dict(storage_options or {}) or None
+        db=base, name=name, uri=join(base, f"{name}.lance"), storage_options=dict(storage_options or {}) or None
     )
 
 
@@ -74,7 +74,7 @@ def _database(db: str | Path) -> str:
     return text
 
 
-def _join(base: str, entry: str) -> str:
+def join(base: str, entry: str) -> str:
     if _SCHEME.match(base) is None:
         return str(Path(base) / entry)
     url = urlsplit(base)  # s3+ddb carries its lock table in the query: the name belongs before it

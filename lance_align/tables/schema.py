@@ -42,6 +42,7 @@ __all__ = [
     "PRIMARY_KEY",
     "SPEC_KEY",
     "TEXT_VECTOR",
+    "THUMBNAIL_KEY",
     "URI",
     "VECTOR",
     "VECTOR_CRC32",
@@ -56,6 +57,7 @@ __all__ = [
     "table_schema",
 ]
 
+THUMBNAIL_KEY = b"lance_align:thumbnail"  # in the metadata of a picture's field: its vector was made from the original
 PRIMARY_KEY = b"lance-schema:unenforced-primary-key"  # Lance's field metadata; merge_insert then sees equal ids
 
 # Columns that LanceDB adds to results, or that Lance keeps for itself.
@@ -63,7 +65,7 @@ _RESULT_COLUMNS = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_scor
 
 
 def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_key: bool = False) -> pa.Schema:
-    """The schema of a table: `id`, the user's columns unchanged, the picture, the vectors, `error`, hashes, the metadata.
+    """The schema of a table: `id`, the user's columns unchanged, picture, vectors, `error`, hashes, and the metadata.
 
     Args:
         user: the columns that travel along (without those that become `id`, `image` or `uri`); their order, types,
@@ -84,7 +86,7 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_ke
     """
     _check_user_columns(user, layout)
     pictures: dict[Store, list[pa.Field[Any]]] = {
-        "bytes": [pa.field(IMAGE, pa.large_binary())],
+        "bytes": [pa.field(IMAGE, pa.large_binary(), metadata={THUMBNAIL_KEY: b"true"} if layout.thumbnails else None)],
         "uri": [pa.field(URI, pa.string())],
         "none": [],
     }

@@ -1,0 +1,334 @@
+"""Vectors into rows that are in a table already: what is missing, and versions that fill it in.
+
+A row is known by its address, the fragment and its place in it. An address stays the row's own as long as the fragment
+has the same data file for the column that was read; deletions only hide rows, and compaction makes other fragments. So
+a round is committed only onto fragments whose source file is the one that was read, and on exactly the version this
+was looked up in: Lance tells of any change of the same fragments in between, and the round is looked at again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.commit import CommitConflictError
+
+from lance_align.errors import LanceAlignError, TableError
+from lance_align.spec import ModelSpec
+from lance_align.tables.checksums import vector_checksums
+from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
+from lance_align.tables.layout import VECTOR_CRC32, EmbeddedColumn
+from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
+
+ADDRESS = "_rowaddr"  # Lance's: the fragment's id in the upper 32 bits, the place in it in the lower
+MAX_ATTEMPTS = 10
+FIRST_PAUSE_S = 0.05  # doubles with each attempt: 25 s in all
+
+Files = tuple[tuple[str, ...], str]
+Fields = dict[str, tuple[int, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """One vector column of a table, and what it is made from.
+
+    Attributes:
+        column: the source, the vector column, and the kind of the source.
+        error: the column that says why there is no vector.
+        spec: the model, as the table has it: not to be trusted before it is compared with a checkpoint.
+    """
+
+    column: EmbeddedColumn
+    error: str
+    spec: ModelSpec
+
+    @classmethod
+    def of(cls, schema: pa.Schema, vector: str, *, uri: str) -> Filling:
+        """Read it from a table's schema.
+
+        Raises:
+            TableError: no model is attached to the column, or one of the three columns is missing.
+        """
+        column, error, spec = (
+            embedded_column(schema, vector),
+            error_column(schema, vector),
+            read_specs(schema).get(vector),
+        )
+        if column is None or error is None or spec is None or vector not in schema.names:
+            raise TableError(
+                f"{uri} does not say how {vector!r} is made; lance_align.attach(table, image=…) attaches a model to it"
+            )
+        if column.source not in schema.names:
+            raise TableError(f"{uri} has no column {column.source!r} any more, from which {vector!r} is made")
+        return cls(column=column, error=error, spec=spec)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A fragment with rows that have neither a vector nor a reason: `empty` of its `rows`."""
+
+    fragment: int
+    rows: int
+    empty: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What one version of a table lacks."""
+
+    version: int
+    rows: int
+    gaps: tuple[Gap, ...]
+
+    @property
+    def empty(self) -> int:
+        """Rows without a vector and without a reason."""
+        return sum(gap.empty for gap in self.gaps)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """What became of a round.
+
+    Attributes:
+        rows: rows that got their vector or their reason.
+        reasons: how many got which kind of reason.
+        left: rows that got neither: another writer moved them, changed their source, or filled them first.
+    """
+
+    rows: int = 0
+    reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    left: int = 0
+
+
+class Filler:
+    """Fills one vector column; lives on the driver, one a job, used from one thread."""
+
+    def __init__(self, uri: str, vector: str, *, storage_options: Mapping[str, str] | None = None) -> None:
+        """Open the table.
+
+        Raises:
+            TableError: there is none, no model is attached to the column, or the column is one of several that share
+                an error column.
+        """
+        self.uri = uri
+        with lance_failures("open", uri):
+            options = dict(storage_options) if storage_options else None
+            self._dataset: Any = lance.dataset(uri, storage_options=options)
+            self.filling = Filling.of(self._dataset.schema, vector, uri=uri)
+            self._written = self._columns_written()
+            self._fields = self._field_ids()
+        self._source_files: dict[int, Files] = {}
+        self._vector_files: dict[int, Files] = {}
+
+    @property
+    def version(self) -> int:
+        """The version that was last seen or made."""
+        return int(self._dataset.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's schema."""
+        schema: pa.Schema = self._dataset.schema
+        return schema
+
+    def survey(self) -> Survey:
+        """Look at the latest version for rows that have neither a vector nor a reason.
+
+        A fragment that was never filled costs nothing; of others the vector column is read, and not kept.
+
+        Raises:
+            TableError: a column is gone, or the table cannot be read.
+        """
+        with lance_failures("look for missing vectors in", self.uri):
+            self._catch_up()
+            gaps, rows = [], 0
+            self._source_files, self._vector_files = {}, {}
+            for fragment in self._dataset.get_fragments():
+                here = int(fragment.count_rows())
+                rows += here
+                empty = self._count_empty(fragment, here)
+                if empty:
+                    gaps.append(Gap(fragment=fragment.fragment_id, rows=here, empty=empty))
+                    self._remember(fragment.metadata)
+            return Survey(version=self.version, rows=rows, gaps=tuple(gaps))
+
+    def fill(self, rows: Mapping[int, pa.Table]) -> Filled:
+        """Write vectors and reasons in one version; each fragment's vector column is written anew for that.
+
+        Args:
+            rows: by fragment: the columns `ADDRESS`, the vector and the error column, of rows that the last survey
+                found empty. Rows that the table has not got any more, or that are not empty any more, are left out.
+
+        Raises:
+            TableError: a column is gone or belongs to another model now, or the table cannot be written.
+        """
+        return self._write({key: self._with_checksums(table) for key, table in rows.items()}, self._empty)
+
+    def forget_errors(self) -> int:
+        """Take the reasons away from rows without a vector, in one version, so that they are empty again.
+
+        Returns:
+            How many rows had one.
+
+        Raises:
+            TableError: as `fill`.
+        """
+        vector, error = self.filling.column.vector, self.filling.error
+        failed = f"{_quoted(vector)} IS NULL AND {_quoted(error)} IS NOT NULL"
+        with lance_failures("look for failed rows in", self.uri):
+            self._catch_up()
+            rows: dict[int, pa.Table] = {}
+            for fragment in self._dataset.get_fragments():
+                addresses = _addresses(self._dataset, fragment, failed)
+                if len(addresses):
+                    self._remember(fragment.metadata)
+                    rows[fragment.fragment_id] = pa.table(
+                        {ADDRESS: addresses, error: pa.nulls(len(addresses), pa.string())}
+                    )
+        return self._write(rows, failed).rows
+
+    @property
+    def _empty(self) -> str:
+        return f"{_quoted(self.filling.column.vector)} IS NULL AND {_quoted(self.filling.error)} IS NULL"
+
+    def _write(self, rows: Mapping[int, pa.Table], condition: str) -> Filled:
+        transaction_id = str(uuid.uuid4())
+        filled = Filled()
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt:
+                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+            seen = self.version
+            try:
+                self._catch_up()
+                if attempt and self._landed(transaction_id, since=seen):
+                    break
+                filled, update = self._update(rows, condition)
+                if filled.rows:
+                    transaction = lance.Transaction(read_version=self.version, operation=update, uuid=transaction_id)
+                    self._dataset = lance.LanceDataset.commit(self._dataset, transaction, max_retries=0)
+                break
+            except LANCE_ERRORS as error:
+                if isinstance(error, LanceAlignError):
+                    raise
+                if not isinstance(error, CommitConflictError) or attempt == MAX_ATTEMPTS - 1:
+                    raise table_error(error, doing="fill", uri=self.uri) from error
+        for key in rows:
+            fragment = self._dataset.get_fragment(key)
+            if fragment is not None and key in self._vector_files:
+                self._vector_files[key] = self._files(fragment.metadata, self._written)
+        return filled
+
+    def _update(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, Any]:
+        """New data files for the fragments as they are now."""
+        written: list[pa.Table] = []
+        metadata, fields, offsets, left = [], set[int](), {}, 0
+        for key, table in rows.items():
+            fragment = self._dataset.get_fragment(key)
+            fresh = None if fragment is None else self._fresh(fragment, table, condition)
+            left += table.num_rows - (0 if fresh is None else fresh.num_rows)
+            if fragment is None or fresh is None or fresh.num_rows == 0:
+                continue
+            changed, modified, matched = fragment.update_columns(fresh, left_on=ADDRESS, with_offsets=True)
+            metadata.append(changed)
+            fields.update(modified)
+            offsets[key] = matched
+            written.append(fresh)
+        update = lance.LanceOperation.Update(
+            updated_fragments=metadata,
+            fields_modified=sorted(fields),
+            update_mode="rewrite_columns",
+            updated_fragment_offsets=offsets,
+        )
+        reasons: Counter[str] = Counter()
+        for table in written:
+            texts: list[Any] = table.column(self.filling.error).drop_null().to_pylist()
+            reasons.update(text.split(":", 1)[0] for text in texts)
+        return Filled(rows=sum(table.num_rows for table in written), reasons=dict(reasons), left=left), update
+
+    def _fresh(self, fragment: Any, table: pa.Table, condition: str) -> pa.Table | None:
+        """The rows that may still be written: None if the source is another, fewer if others wrote some."""
+        if self._files(fragment.metadata, [self.filling.column.source]) != self._source_files.get(fragment.fragment_id):
+            return None
+        if self._files(fragment.metadata, self._written) == self._vector_files.get(fragment.fragment_id):
+            return table
+        return table.filter(pc.is_in(table.column(ADDRESS), value_set=_addresses(self._dataset, fragment, condition)))
+
+    def _remember(self, metadata: Any) -> None:
+        self._source_files[metadata.id] = self._files(metadata, [self.filling.column.source])
+        self._vector_files[metadata.id] = self._files(metadata, self._written)
+
+    def _count_empty(self, fragment: Any, rows: int) -> int:
+        if not self._files(fragment.metadata, [self.filling.column.vector, self.filling.error])[0]:
+            return rows  # both columns were added without data
+        return int(fragment.count_rows(self._empty))
+
+    def _files(self, metadata: Any, columns: list[str]) -> Files:
+        """Names of the data files that hold these columns; Lance names each by a random number and never changes it."""
+        wanted = {self._fields[name][0] for name in columns}
+        names = tuple(str(file.path) for file in metadata.files if wanted & set(file.fields))
+        return names, str(getattr(metadata, "overlays", ""))
+
+    def _columns_written(self) -> list[str]:
+        own = [self.filling.column.vector, self.filling.error]
+        schema = self.schema
+        if self.filling.column.vector in error_columns(schema):
+            return own  # an attached column: vector_crc32 is not about it
+        if len([name for name in read_specs(schema) if name not in error_columns(schema)]) > 1:
+            raise TableError(
+                f"the vectors of {self.uri} share the column {self.filling.error!r}; run the embed job on its source "
+                "again, with --retry-errors"
+            )
+        return [*own, VECTOR_CRC32] if VECTOR_CRC32 in schema.names else own
+
+    def _with_checksums(self, table: pa.Table) -> pa.Table:
+        if VECTOR_CRC32 not in self._written:
+            return table
+        sums = vector_checksums([table.column(self.filling.column.vector)])
+        return table.append_column(VECTOR_CRC32, sums)
+
+    def _catch_up(self) -> None:
+        """Move to the latest version.
+
+        Raises:
+            TableError: a column is gone or another one, or belongs to another model.
+        """
+        self._dataset.checkout_latest()
+        now = Filling.of(self.schema, self.filling.column.vector, uri=self.uri)
+        if now != self.filling or self._field_ids() != self._fields:
+            raise TableError(
+                f"{self.filling.column.vector!r} of {self.uri} was changed by another writer, or what it is made from; "
+                "run the same command again"
+            )
+
+    def _field_ids(self) -> Fields:
+        """(id, type) of the columns that are read and written: data files name columns by these ids."""
+        wanted = {self.filling.column.source, *self._written}
+        types = {field.name: str(field.type) for field in self.schema}
+        fields = {field.name(): field.id() for field in self._dataset.lance_schema.fields()}
+        return {name: (fields[name], types[name]) for name in wanted if name in fields}
+
+    def _landed(self, transaction_id: str, *, since: int) -> bool:
+        """Whether a commit that reported a failure is in the table; an object store may lose the answer only."""
+        news = self._dataset.get_transactions(max(0, self.version - since))
+        return any(transaction is not None and transaction.uuid == transaction_id for transaction in news)
+
+
+def _addresses(dataset: Any, fragment: Any, condition: str) -> pa.Array[Any]:
+    """The addresses of a fragment's rows for which a condition holds."""
+    scanner = dataset.scanner(columns=[], filter=condition, fragments=[fragment], with_row_address=True)
+    found: pa.Array[Any] = pa.concat_arrays(
+        [pa.array([], pa.uint64()), *(batch.column(ADDRESS) for batch in scanner.to_batches())]
+    )
+    return found
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
