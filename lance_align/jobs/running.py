@@ -23,7 +23,7 @@ from lance_align.jobs.receipts import Receipt
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.sources import Source
 from lance_align.spec import ModelSpec
-from lance_align.tables.commits import Committer
+from lance_align.tables.commits import Committer, Landed, Learn
 
 
 class Rounds:
@@ -39,12 +39,14 @@ class Rounds:
         self._committer = committer
         self._commit_rows = commit_rows
         self._commit_seconds = commit_seconds
+        self.learn: Learn | None = None  # see `Committer.commit`
         self._pending: list[Receipt] = []
         self._round_began = time.monotonic()
         self.reasons: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
         self.rows = 0  # written, committed or not
         self.committed = 0
+        self.dropped = 0  # another writer had added their ids meanwhile
         self.commits = 0
 
     @property
@@ -72,12 +74,20 @@ class Rounds:
             started = time.perf_counter()
             fragments = [fragment for receipt in self._pending for fragment in receipt.fragments]
             rows = sum(receipt.rows for receipt in self._pending)
-            self._committer.commit(fragments, rows=rows)
+            replacing = [name for receipt in self._pending for name in receipt.replacing]
+            landed = self._committer.commit(fragments, rows=rows, replacing=replacing, learn=self.learn)
             self._pending = []
-            self.committed += rows
-            self.commits += 1
+            self._count(landed)
             self._spend(commit=time.perf_counter() - started)
         self._round_began = time.monotonic()
+
+    def _count(self, landed: Landed) -> None:
+        self.committed += landed.rows
+        self.dropped += landed.dropped.rows
+        self.rows -= landed.dropped.rows
+        self.reasons.subtract(landed.dropped.reasons)
+        self.reasons = +self.reasons
+        self.commits += landed.rows > 0
 
     def _spend(self, **seconds: float) -> None:
         for stage, spent in seconds.items():
@@ -122,7 +132,7 @@ class Job:
                 tally = ledger.tally()
             finally:
                 ledger.stop()
-        if tally.granted != rounds.committed:
+        if tally.granted != rounds.committed + rounds.dropped:
             raise JobError(f"{tally.granted:,} rows were read to be embedded, {rounds.committed:,} arrived; {GO_ON}")
         return self._report(tally, started_at)
 
@@ -164,7 +174,7 @@ class Job:
             embedded=rounds.rows - rounds.reasons.total(),
             failed=rounds.reasons.total(),
             reasons=dict(rounds.reasons),
-            already_there=tally.there,
+            already_there=tally.there + rounds.dropped,
             duplicates=tally.duplicates,
             stage_s={"read": tally.read_s, **rounds.seconds},
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors, "write": shape.actors},
