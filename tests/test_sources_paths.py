@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from lance_align.errors import RowError
-from lance_align.jobs.sources.location import References, locate
+from lance_align.jobs.sources.location import Location, References, locate
 
 
 @pytest.fixture
@@ -52,10 +53,42 @@ def test_what_is_no_file_is_missing(path: str, root: Path) -> None:
         read(root, path, allow_outside=True)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/a.png", "https://example.org/a.png"])
-def test_urls_are_never_fetched(url: str, root: Path) -> None:
-    with pytest.raises(RowError, match="URLs are not fetched"):
+@pytest.mark.parametrize("url", ["http://127.0.0.1/a.png", "https://example.org/a.png", "HTTP://127.0.0.1/a.png"])
+def test_urls_are_not_fetched_by_default(url: str, root: Path) -> None:
+    with pytest.raises(RowError, match=r"^fetch: .* URLs are not fetched; --fetch-hosts allows hosts"):
         read(root, url, allow_outside=True)
+
+
+@pytest.mark.parametrize("uri", ["s3://any-bucket/a.png", "hdfs://127.0.0.1:9/a.png", "gs://bucket/a.png", "s3://"])
+def test_a_uri_in_a_row_makes_no_connection(uri: str, root: Path) -> None:
+    """Making pyarrow's filesystem for s3://any-bucket asks AWS where it lies; the refusal comes before."""
+    with pytest.raises(RowError, match=r"^missing: .* lies outside .*--allow-outside$"):
+        read(root, uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "inside"),
+    [
+        ("mock://bucket/in/a b.png", True),
+        ("mock://bucket/in/a%20b.png", True),
+        ("mock://bucket/in/../in/a b.png", True),
+        ("mock://bucket/in/../secret.png", False),
+        ("mock://bucket/in/%2e%2e/secret.png", False),
+        ("mock://other/in/a b.png", False),
+        ("mock://bucket/in/a b.png?endpoint_override=127.0.0.1:9", False),
+    ],
+)
+def test_uris_of_the_sources_own_store_are_read_through_it(uri: str, inside: bool, tmp_path: Path) -> None:
+    (tmp_path / "bucket" / "in").mkdir(parents=True)
+    (tmp_path / "bucket" / "in" / "a b.png").write_bytes(b"inside")
+    (tmp_path / "bucket" / "secret.png").write_bytes(b"outside")
+    store = Location(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "bucket/in", "mock://")
+    references = References(store)
+    if inside:
+        assert references.read(uri, max_bytes=100) == ("mock://bucket/in/a b.png", b"inside")
+    else:
+        with pytest.raises(RowError, match=r"^missing: .* lies outside mock://bucket/in"):
+            references.read(uri, max_bytes=100)
 
 
 def test_large_files_are_refused_unread(root: Path) -> None:

@@ -134,6 +134,7 @@ def _checked(text: str, policy: FetchPolicy) -> httpx2.URL:
     try:
         url = httpx2.URL(text)
         host = url.raw_host.decode("ascii").lower().removesuffix(".")
+        url = url.copy_with(host=host)
         port = url.port or (443 if url.scheme == "https" else 80)
     except (httpx2.InvalidURL, ValueError) as error:
         raise RowError("fetch", f"{_cut(text)} is not a URL: {error}") from None
@@ -147,7 +148,7 @@ def _checked(text: str, policy: FetchPolicy) -> httpx2.URL:
         raise RowError(
             "fetch", f"{shown(url)}: {host} at port {port} is not on the list of hosts; --fetch-hosts names them"
         )
-    return url.copy_with(host=host)
+    return url
 
 
 def shown(url: httpx2.URL) -> str:

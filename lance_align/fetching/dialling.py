@@ -116,13 +116,16 @@ class _Dialler(httpcore2.NetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if place == len(addresses) - 1:
                     raise
-        raise TransientError(f"{host} has no address")
+        raise RowError("fetch", f"{host} has no address")
 
     def _addresses(self, host: str, port: int) -> list[str]:
         try:
             found = [ipaddress.ip_address(text) for text in self._resolve(host, port)]
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
-            raise TransientError(f"{host} was not found: {error}") from None
+            failure = f"{host} was not found: {error}"
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+                raise TransientError(failure) from None
+            raise RowError("fetch", failure) from None
         self._deadline.left_s()
         for address in found:
             if not self._policy.allows_address(address):
