@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -111,7 +111,34 @@ def receipts(
     Raises:
         RayError: what a task raised, wrapped.
     """
-    if not splits:
+    rows = [{"number": number, "split": split.to_json()} for number, split in enumerate(splits)]
+    arguments = (spec, target, device, shape.threads)
+    for batch in stream(rows, read.__call__, BlockWriter, arguments, shape=shape):
+        texts: list[Any] = batch.column("receipt").to_pylist()
+        yield from map(Receipt.from_json, texts)
+
+
+def stream(
+    rows: Sequence[Mapping[str, Any]],
+    read: Callable[[pa.Table], Iterator[pa.Table]],
+    worker: Callable[..., Callable[[pa.Table], pa.Table]],
+    worker_arguments: tuple[Any, ...],
+    *,
+    shape: Shape,
+) -> Iterator[pa.Table]:
+    """Run the two stages of a job; tables arrive as workers make them, in no particular order.
+
+    Args:
+        rows: one for each task of the first stage; none give no tables.
+        read: the first stage: a table of one such row to tables of decoded rows.
+        worker: the class of the pool's actors; called with `shape.block_rows` decoded rows at a time.
+        worker_arguments: what it is made with.
+        shape: how the cluster is used.
+
+    Raises:
+        RayError: what a task raised, wrapped.
+    """
+    if not rows:
         return
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = BLOCK_BYTES
@@ -119,22 +146,21 @@ def receipts(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     with ray.data.DataContext.current(context):  # a dataset keeps the settings it was made under
-        dataset = _dataset(splits, read, (spec, target, device, shape.threads), shape)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for text in batch.column("receipt").to_pylist():
-            yield Receipt.from_json(text)
+        dataset = _dataset(rows, read, worker, worker_arguments, shape)
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
-def _dataset(splits: tuple[Split, ...], read: ReadSplit, writer_arguments: tuple[Any, ...], shape: Shape) -> Any:
-    rows = [{"number": number, "split": split.to_json()} for number, split in enumerate(splits)]
-    dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
-    dataset = dataset.map_batches(read.__call__, batch_size=1, batch_format="pyarrow", num_cpus=1)
+def _dataset(
+    rows: Sequence[Mapping[str, Any]], read: Any, worker: Any, worker_arguments: tuple[Any, ...], shape: Shape
+) -> Any:
+    dataset: Any = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+    dataset = dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=1)
     with warnings.catch_warnings():
         # Ray 2.60 announces that restarts will get another spelling, and has none yet; unbounded ones loop for ever.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         return dataset.map_batches(
-            BlockWriter,
-            fn_constructor_args=writer_arguments,
+            worker,
+            fn_constructor_args=worker_arguments,
             batch_size=shape.block_rows,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=shape.actors),
