@@ -6,6 +6,7 @@
     metadata   LanceDB's embedding functions and our record of the model
     checksums  of each row's vectors
     fragments  rows to data files, on workers
+    conflicts  commits tried again
     creation   a table opened or created
     pending    data files before they are committed
     commits    data files to table versions, on the driver

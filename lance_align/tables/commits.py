@@ -12,10 +12,8 @@ are looked at after the commit).
 from __future__ import annotations
 
 import dataclasses
-import random
-import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import lance
@@ -24,6 +22,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 
 from lance_align.errors import JobError, LanceAlignError, TableError
+from lance_align.tables.conflicts import attempts, may_retry
 from lance_align.tables.creation import create_table, open_table
 from lance_align.tables.failures import LANCE_ERRORS, table_error
 from lance_align.tables.layout import ID
@@ -32,9 +31,6 @@ from lance_align.tables.removal import Removal, plan_removal
 from lance_align.tables.schema import check_fits
 
 OUR_TURN = 2**32 - 1  # a fragment id that no table reaches
-MAX_ATTEMPTS = 20
-FIRST_PAUSE_S = 0.05  # doubles with each attempt up to MAX_PAUSE_S, times a random share: about 20 s in all
-MAX_PAUSE_S = 3.0
 ID_BATCH_ROWS = 65_536
 
 Learn = Callable[[pa.StringArray], pa.StringArray]
@@ -143,7 +139,7 @@ class Committer:
         transaction_id = str(uuid.uuid4())
         dropped = Dropped()
         seen = self.version
-        for is_last in _attempts():
+        for is_last in attempts():
             try:
                 if self._catch_up(transaction_id):
                     break
@@ -160,7 +156,7 @@ class Committer:
             except LANCE_ERRORS as error:
                 if isinstance(error, LanceAlignError):
                     raise
-                if not _may_retry(error) or is_last:
+                if not may_retry(error) or is_last:
                     if self._landed_after_all(transaction_id):
                         break
                     raise self._commit_error(error) from error
@@ -209,7 +205,7 @@ class Committer:
 
     def _withdraw(self, ids: pa.StringArray, pending: Pending) -> None:
         """Take back rows of a committed round that landed beside others' rows of the same ids."""
-        for is_last in _attempts():
+        for is_last in attempts():
             try:
                 fragments = self._dataset.get_fragments()
                 own = [fragment for fragment in fragments if pending.files & set(_paths(fragment.metadata))]
@@ -218,7 +214,7 @@ class Committer:
                     self._commit((), removal, str(uuid.uuid4()))
                 return
             except LANCE_ERRORS as error:
-                if not _may_retry(error) or is_last:
+                if not may_retry(error) or is_last:
                     raise self._commit_error(error) from error
                 self._dataset.checkout_latest()
 
@@ -299,20 +295,8 @@ def _paths(fragment: FragmentMetadata) -> tuple[str, ...]:
     return tuple(str(file.path) for file in fragment.files)
 
 
-def _may_retry(error: BaseException) -> bool:
-    return isinstance(error, CommitConflictError) and bool(error.retryable)
-
-
 def _first_sentence(error: BaseException) -> str:
     return str(error).split(", /", 1)[0].strip()
-
-
-def _attempts() -> Iterator[bool]:
-    """Count the tries of a commit, with pauses between them; True for the last."""
-    for attempt in range(MAX_ATTEMPTS):
-        if attempt:
-            time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0))
-        yield attempt == MAX_ATTEMPTS - 1
 
 
 def _all(ids: pa.StringArray) -> pa.StringArray:

@@ -1,0 +1,26 @@
+"""Two writers of one table at once: Lance tells the second one to look again, and how often it does so."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+from lance.commit import CommitConflictError
+
+MAX_ATTEMPTS = 20
+FIRST_PAUSE_S = 0.05  # doubles with each attempt up to MAX_PAUSE_S, times a random share: some 30 s in all
+MAX_PAUSE_S = 3.0
+
+
+def attempts() -> Iterator[bool]:
+    """Count the tries of a commit, with pauses between them; True for the last."""
+    for attempt in range(MAX_ATTEMPTS):
+        if attempt:
+            time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0))
+        yield attempt == MAX_ATTEMPTS - 1
+
+
+def may_retry(error: BaseException) -> bool:
+    """Whether the commit may be tried again on the version that is the latest by now."""
+    return isinstance(error, CommitConflictError) and bool(error.retryable)
