@@ -26,6 +26,9 @@ RowErrorKind = Literal[
     "format",  # not an image, or an image format that is not allowed
     "unreadable",  # an allowed format whose content is damaged
     "too_large",  # over the byte or pixel limit, refused before pixels are decoded
+    "memory",  # decoding it takes more memory than is allowed or there
+    "timeout",  # decoding it took too long, in two processes
+    "crash",  # decoding it ended the decoder's process, twice
     "encode",  # the encoder gave no usable vector (not finite, or zero)
 ]
 

@@ -45,6 +45,8 @@ class DecodeLimits:
 
 DEFAULT_LIMITS = DecodeLimits()
 
+DEEP_BAND_PIXELS = 2**20
+
 
 def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """Decode one image file to an upright RGB image (the first frame of an animation).
@@ -52,23 +54,32 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
     Transparency is dropped as ``Image.convert("RGB")`` does, so that vectors equal the reference processor's.
 
     Raises:
-        RowError: `empty`, `too_large`, `format` or `unreadable`; no other exception leaves this function.
+        RowError: `empty`, `too_large`, `format`, `unreadable` or `memory`; no other exception leaves this function.
         MissingExtraError: Pillow is not installed.
     """
-    return _decode(data, limits, to_rgb)
+    return _decode(data, limits, _flattened)
 
 
 def decode_rgba(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """As `decode`, but an RGBA image: for artwork that is to be laid on a background."""
-    return _decode(data, limits, lambda image: _pillow().ImageOps.exif_transpose(image).convert("RGBA"))
+    return _decode(data, limits, lambda image: image.convert("RGBA"))
 
 
-def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]) -> Image:
-    pil = _pillow()
+def check_size(data: bytes | bytearray | memoryview, *, limits: DecodeLimits) -> None:
+    """Refuse a file by its length alone.
+
+    Raises:
+        RowError: `empty` or `too_large`.
+    """
     if len(data) == 0:
         raise RowError("empty", "zero bytes")
     if len(data) > limits.max_bytes:
         raise RowError("too_large", f"{len(data)} bytes, the limit is {limits.max_bytes}")
+
+
+def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]) -> Image:
+    pil = _pillow()
+    check_size(data, limits=limits)
     try:
         with warnings.catch_warnings():
             # Pillow warns of decompression bombs and of odd metadata; the limits below answer both.
@@ -84,7 +95,7 @@ def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert:
     except pil.Image.DecompressionBombError as error:
         raise RowError("too_large", str(error)) from None
     except MemoryError:
-        raise RowError("too_large", "not enough memory to decode it") from None
+        raise RowError("memory", "not enough memory to decode it") from None
     except Exception as error:  # noqa: BLE001 - hostile files raise OSError, SyntaxError, struct.error, … (measured)
         raise RowError("unreadable", f"{type(error).__name__}: {error}") from None
 
@@ -97,26 +108,43 @@ def _open(
         if width * height > limits.max_pixels:
             raise RowError("too_large", f"{width}x{height} pixels, the limit is {limits.max_pixels} in all")
         image.load()
+        pil.ImageOps.exif_transpose(image, in_place=True)  # without it, one more copy of all pixels at the peak
         return convert(image)
 
 
 def to_rgb(image: Image) -> Image:
     """An upright 8-bit RGB copy of a loaded Pillow image of any mode; EXIF orientation is applied, alpha is dropped."""
-    pil = _pillow()
-    image = pil.ImageOps.exif_transpose(image)
+    return _flattened(_pillow().ImageOps.exif_transpose(image))
+
+
+def _flattened(image: Image) -> Image:
+    """An RGB copy of an upright image."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = _deep_to_grey(pil, image)
+        image = _deep_to_grey(image)
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when a palette with transparency goes straight to RGB
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
-def _deep_to_grey(pil: Any, image: Image) -> Image:
-    """16- and 32-bit grey to 8 bits: Pillow's own conversion clips at 255 and turns such pictures white."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0.0)), 1e-12)
-    grey: Image = pil.Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
-    return grey
+def _deep_to_grey(image: Image) -> Image:
+    """16- and 32-bit grey to 8 bits: Pillow's own conversion clips at 255 and turns such pictures white.
+
+    Some rows at a time: as float64, 64 Mi pixels would take 537 MB more than once.
+    """
+    width, height = image.size
+    rows = max(1, DEEP_BAND_PIXELS // width)
+    bands = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    brightest = 65535.0
+    if image.mode == "F":
+        brightest = max(1e-12, *(float(_deep_values(image, band).max(initial=0.0)) for band in bands))
+    grey = np.empty((height, width), dtype=np.uint8)
+    for band in bands:
+        grey[band[1] : band[3]] = np.clip(_deep_values(image, band) * (255.0 / brightest), 0, 255)
+    return _pillow().Image.fromarray(grey)  # type: ignore[no-any-return]
+
+
+def _deep_values(image: Image, band: tuple[int, int, int, int]) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image.crop(band), dtype=np.float64))
 
 
 def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:

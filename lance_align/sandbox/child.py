@@ -1,0 +1,96 @@
+"""The decoder's process from inside: one question after the other, under limits, until the parent is gone."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import signal
+import socket
+from contextlib import suppress
+
+import numpy as np
+
+from lance_align import faults, images
+from lance_align.errors import RowError
+from lance_align.sandbox import frames
+from lance_align.sandbox.decoder import Decoder
+from lance_align.sandbox.process import OUT_OF_MEMORY
+
+# Decoding needs no file; tests keep small counts of their faults in some.
+FILE_BYTES = 2**20
+OPEN_FILES = 32
+GRACE_S = 5.0
+
+
+def serve() -> None:
+    """Answer questions on standard input, a socket, until its other end is closed."""
+    channel = socket.socket(fileno=os.dup(0))
+    with suppress(RowError):
+        images.decode(b"")  # without Pillow this process ends here, and the parent says why
+    _confine()
+    frames.send(channel, b"{}")
+    while True:
+        try:
+            question, data = frames.receive(channel)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+        except (EOFError, OSError):
+            return
+        decoder = _decoder(question)
+        _limit(resource.RLIMIT_AS, decoder.memory_mb * 2**20)
+        # The parent ends a hang. Should it die meanwhile, the kernel does: SIGALRM's own action needs no Python.
+        # (A parent-death signal would also come when only the thread that started this process ends.)
+        signal.setitimer(signal.ITIMER_REAL, decoder.seconds + GRACE_S)
+        header, payload = _answer(decoder, data)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        del data
+        with suppress(OSError):
+            frames.send(channel, header, payload)
+
+
+def _confine() -> None:
+    """Nothing reaches the user's terminal, no core is dumped, hardly a file can be written, Ctrl-C is the parent's."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+    ):
+        _limit(kind, most)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's workers block some, and that is inherited
+
+
+def _limit(kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+@functools.lru_cache(maxsize=8)
+def _decoder(question: bytes) -> Decoder:
+    return Decoder.from_json(question)
+
+
+def _answer(decoder: Decoder, data: bytearray) -> tuple[bytes, bytes]:
+    """The answer to one question, as JSON and bytes; see `lance_align.sandbox`."""
+    try:
+        faults.reach("decode", lambda: bytes(data))
+        picture = images.decode(data, limits=decoder.limits)
+        pixels = np.ascontiguousarray(images.to_pixels(picture, decoder.image))
+        thumbnail = None
+        if decoder.thumbnail_px is not None:
+            thumbnail = images.encode_thumbnail(picture, max_side=decoder.thumbnail_px)
+        header = {"thumbnail": None if thumbnail is None else len(thumbnail)}
+        return json.dumps(header).encode(), pixels.tobytes() + (thumbnail or b"")
+    except RowError as error:
+        return json.dumps({"kind": error.kind, "detail": error.detail}).encode(), b""
+    except MemoryError:
+        return b'{"kind": "memory", "detail": ""}', b""
+    except Exception as error:  # noqa: BLE001 - whatever it is, the row gets it as its reason
+        return json.dumps({"crash": f"{type(error).__name__}: {error}"[:1000]}).encode(), b""
