@@ -15,6 +15,7 @@ import ray
 import ray.data  # sets its loggers up
 
 from lance_align.errors import JobError
+from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.spec import ModelSpec
 
 # A pool actor on a CPU-only cluster gets this many logical CPUs, where the cluster has twice as many: torch's speed-up
@@ -35,6 +36,7 @@ class Shape:
         threads: torch threads each of them uses.
         readers: tasks that read and decode at once.
         block_rows: rows an actor embeds and writes at once, which is also the size of a fragment.
+        stall_seconds: after so long without progress a worker ends itself, and its work is tried again elsewhere.
     """
 
     actors: int
@@ -43,6 +45,7 @@ class Shape:
     threads: int
     readers: int
     block_rows: int
+    stall_seconds: float = DEFAULT_STALL_SECONDS
 
 
 @contextlib.contextmanager
@@ -77,6 +80,7 @@ def _start(address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", "3")  # Ray's own is endless: rows that never fit would loop
     ray.init(
         address="local",
         num_cpus=max(2, os.cpu_count() or 1),  # the model holds one for good: with no other, nothing would be read
@@ -121,12 +125,19 @@ def _quieten() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def shape(spec: ModelSpec, *, actors: int | None, block_rows: int | None) -> Shape:
+def shape(
+    spec: ModelSpec,
+    *,
+    actors: int | None,
+    block_rows: int | None,
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+) -> Shape:
     """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
         actors: None for the rule above.
         block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
+        stall_seconds: see `Shape`.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
@@ -143,6 +154,7 @@ def shape(spec: ModelSpec, *, actors: int | None, block_rows: int | None) -> Sha
             threads=1,
             readers=max(1, cpus - int(each * actors)),
             block_rows=block_rows,
+            stall_seconds=stall_seconds,
         )
     actors = actors or max(1, cpus // (2 * CPUS_PER_ACTOR))
     each = float(max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors)))) if cpus > actors else 0.0
@@ -155,4 +167,5 @@ def shape(spec: ModelSpec, *, actors: int | None, block_rows: int | None) -> Sha
         threads=threads,
         readers=max(1, cpus - int(each * actors)),
         block_rows=block_rows,
+        stall_seconds=stall_seconds,
     )

@@ -6,11 +6,21 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfMemoryError, RayError, WorkerCrashedError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OutOfMemoryError,
+    RayError,
+    WorkerCrashedError,
+)
 
 from lance_align.errors import JobError, LanceAlignError
 
 GO_ON = "what is committed stays; run the same command again to go on"
+
+_DEATHS = (ActorDiedError, ActorUnavailableError, ObjectLostError, WorkerCrashedError)
 
 
 @contextlib.contextmanager
@@ -38,8 +48,8 @@ def _typed(error: BaseException) -> LanceAlignError:
         return JobError(f"the disk is full: free space; {GO_ON}")
     if any(isinstance(cause, (OutOfMemoryError, ObjectStoreFullError, MemoryError)) for cause in causes):
         return JobError(f"memory ran out: use fewer actors or a smaller block_rows; {GO_ON}")
-    if any(isinstance(cause, (ActorDiedError, WorkerCrashedError)) for cause in causes):
-        return JobError(f"a worker process died and so did its replacements; {GO_ON}")
+    if any(isinstance(cause, _DEATHS) for cause in causes):
+        return JobError(f"a worker process died, or hung for stall_seconds, and so did its replacements; {GO_ON}")
     return JobError(f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}; {GO_ON}")
 
 

@@ -23,64 +23,21 @@ from lance_align.jobs.ids import Hashes
 from lance_align.jobs.ledger import Answers, Ledger, Tally
 from lance_align.jobs.receipts import Receipt
 from lance_align.jobs.sources import Split
+from lance_align.jobs.watchdog import watched, watched_items
 from lance_align.spec import ModelSpec
 from lance_align.tables.done import read_done_ids
 
 # Positions of rows: the split's number, then 2^40 rows in it.
 ROWS_PER_SPLIT = 2**40
 BLOCK_BYTES = 32 * 2**20  # of decoded rows between the stages; the pool gathers them to whole blocks of rows
-# A worker that dies is replaced and its block tried again; a block that kills three workers ends the job.
-MAX_RESTARTS = 3
+# A worker that dies is replaced and its block tried again; a block that kills four workers ends the job. Of itself Ray
+# Data tries for ever, in both stages.
 MAX_RETRIES = 3
-
-
-class LedgerActor:
-    """The job's `Ledger` in a process of its own, filled with the ids of the table."""
-
-    def __init__(self, uri: str, version: int, storage_options: Mapping[str, str] | None) -> None:
-        done = read_done_ids(uri, version=version, storage_options=storage_options)
-        self._ledger = Ledger(_strings(ids) for ids in done)
-
-    def claim(self, first_position: int, hashes: Hashes, read_s: float) -> Answers:
-        """See `Ledger.claim`."""
-        return self._ledger.claim(first_position, hashes, read_s)
-
-    def tally(self) -> Tally:
-        """See `Ledger.tally`."""
-        return self._ledger.tally()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RemoteLedger:
-    """The ledger as tasks and the driver see it. It never restarts: what was claimed would be forgotten.
-
-    Attributes:
-        handle: of the `LedgerActor`.
-    """
-
-    handle: Any
-
-    @classmethod
-    def start(cls, target: Target, *, version: int) -> RemoteLedger:
-        """Start the actor; it reads the ids that `version` of the table holds."""
-        actor = ray.remote(num_cpus=0, max_restarts=0)(LedgerActor)
-        return cls(actor.remote(target.uri, version, target.storage_options))
-
-    def claim(self, first_position: int, hashes: Hashes, read_s: float) -> Answers:
-        """See `Ledger.claim`."""
-        answer: Any = ray.get(self.handle.claim.remote(first_position, hashes, read_s))
-        answers: Answers = answer
-        return answers
-
-    def tally(self) -> Tally:
-        """See `Ledger.tally`."""
-        answer: Any = ray.get(self.handle.tally.remote())
-        tally: Tally = answer
-        return tally
-
-    def stop(self) -> None:
-        """End the actor."""
-        ray.kill(self.handle)
+# An actor may be killed many times in a long run, by whatever blocks; the bound ends a model that never loads.
+MAX_RESTARTS = 100
+MAX_DEAD_STARTS = 3
+# Waiting in an actor's queue; when the actor dies, each of them has one retry less.
+BLOCKS_PER_ACTOR = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,32 +102,59 @@ def stream(
     context.raise_original_map_exception = True  # else a typed error arrives as text
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = MAX_DEAD_STARTS
+    context.execution_no_progress_timeout_s = -1  # workers watch themselves
     with ray.data.DataContext.current(context):  # a dataset keeps the settings it was made under
-        dataset = _dataset(rows, read, worker, worker_arguments, shape)
+        arguments = (worker, worker_arguments, shape.stall_seconds)
+        dataset = _dataset(rows, WatchedRead(read, shape.stall_seconds), arguments, shape)
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
-def _dataset(
-    rows: Sequence[Mapping[str, Any]], read: Any, worker: Any, worker_arguments: tuple[Any, ...], shape: Shape
-) -> Any:
+@dataclasses.dataclass(frozen=True, slots=True)
+class WatchedRead:
+    """The first stage under watch: a task that yields nothing for `stall_seconds` ends its process."""
+
+    read: Callable[[pa.Table], Iterator[pa.Table]]
+    stall_seconds: float
+
+    def __call__(self, row: pa.Table) -> Iterator[pa.Table]:
+        """See `stream`."""
+        return watched_items(self.read(row), self.stall_seconds)
+
+
+class WatchedWorker:
+    """An actor of the pool under watch, as it starts and with each block."""
+
+    def __init__(
+        self, worker: Callable[..., Callable[[pa.Table], pa.Table]], arguments: tuple[Any, ...], stall_seconds: float
+    ) -> None:
+        self._stall_seconds = stall_seconds
+        with watched(stall_seconds):
+            self._worker = worker(*arguments)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """See `stream`."""
+        with watched(self._stall_seconds):
+            return self._worker(block)
+
+
+def _dataset(rows: Sequence[Mapping[str, Any]], read: WatchedRead, worker: tuple[Any, ...], shape: Shape) -> Any:
     dataset: Any = ray.data.from_items(list(rows), override_num_blocks=len(rows))
-    dataset = dataset.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=1)
     with warnings.catch_warnings():
-        # Ray 2.60 announces that restarts will get another spelling, and has none yet; unbounded ones loop for ever.
+        # Ray 2.60 announces that restarts will get another spelling, and has none yet.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        # A bound method: a callable object would run in an actor.
+        reading = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1, "max_retries": MAX_RETRIES}
+        dataset = dataset.map_batches(read.__call__, **reading)
         return dataset.map_batches(
-            worker,
-            fn_constructor_args=worker_arguments,
+            WatchedWorker,
+            fn_constructor_args=worker,
             batch_size=shape.block_rows,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=shape.actors),
+            compute=ray.data.ActorPoolStrategy(size=shape.actors, max_tasks_in_flight_per_actor=BLOCKS_PER_ACTOR),
             num_cpus=shape.cpus,
             num_gpus=shape.gpus,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
 
-
-def _strings(ids: pa.StringArray) -> list[str]:
-    texts: list[Any] = ids.to_pylist()
-    return texts
