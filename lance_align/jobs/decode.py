@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from lance_align import images
 from lance_align.errors import RowError
-from lance_align.images import DecodeLimits, Pixels
+from lance_align.images import DEFAULT_LIMITS, Pixels
 from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
 from lance_align.jobs.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
 from lance_align.jobs.reading import read_split
 from lance_align.jobs.sources import Source, Split
+from lance_align.sandbox import Decoder
 from lance_align.spec import ImageSpec
 from lance_align.tables.schema import CONTENT_HASH, ID, IMAGE, URI
 
@@ -68,16 +68,12 @@ class Reader:
     Attributes:
         source: the source, its splits left out.
         columns: the roles of its columns.
-        image: the geometry of the model's input; None when no image is embedded.
-        limits: what an image may be.
-        thumbnail_px: the longest side of a kept thumbnail.
+        decoder: what an image may be and what becomes of it; None when no image is embedded.
     """
 
     source: Source
     columns: Columns
-    image: ImageSpec | None
-    limits: DecodeLimits
-    thumbnail_px: int
+    decoder: Decoder | None
 
     def rows(self, split: Split, *, first_position: int, claims: Claims) -> Iterator[pa.Table]:
         """The rows of a split that are this job's to embed: `id`, what travels, the picture, and the columns above."""
@@ -127,36 +123,33 @@ class Reader:
         plain = table.select(list(self.columns.travelling))
         digests = row_digests(plain)
         plain = plain.add_column(0, ID, ids).append_column(REPLACES, pa.array(answers == AGAIN))
-        if self.columns.image is None or self.image is None:
+        if self.columns.image is None or self.decoder is None:
             hashes = pa.array([content_hash(digest, None) for digest in digests], pa.string())
             seconds = pa.nulls(len(plain), pa.float32()).fill_null(0.0)
             yield plain.append_column(CONTENT_HASH, hashes).append_column(SECONDS, seconds)
             return
         start = 0
-        held = _Held(self.image)
+        held = _Held(self.decoder.image)
         for index, (digest, cell) in enumerate(zip(digests, table.column(self.columns.image), strict=True)):
             started = time.perf_counter()
             encoded = self._encoded(cell.as_py())
-            pixels, kept, reason = self._image(encoded, self.image)
+            pixels, kept, reason = self._image(encoded, self.decoder)
             held.add(pixels, kept, reason, content_hash(digest, encoded.data), time.perf_counter() - started)
             if held.size >= TABLE_BYTES or index + 1 == len(table):
                 yield held.onto(plain.slice(start, len(held)), keep=self.columns.keep)
                 start += len(held)
-                held = _Held(self.image)
+                held = _Held(self.decoder.image)
 
-    def _image(self, encoded: Encoded, spec: ImageSpec) -> tuple[Pixels | None, bytes | str | None, str | None]:
+    def _image(self, encoded: Encoded, decoder: Decoder) -> tuple[Pixels | None, bytes | str | None, str | None]:
         """One image: pixels or None, what is kept, why there are no pixels."""
         kept: bytes | str | None = {"uri": encoded.uri, "bytes": encoded.data}.get(self.columns.keep or "")
         if encoded.data is None:
             return None, kept, str(encoded.error)
         try:
-            picture = images.decode(encoded.data, limits=self.limits)
-            pixels = images.to_pixels(picture, spec)
-            if self.columns.keep == "thumbnail":
-                kept = images.encode_thumbnail(picture, max_side=self.thumbnail_px)
+            decoded = decoder.decode(encoded.data)
         except RowError as error:
             return None, kept, str(error)
-        return pixels, kept, None
+        return decoded.pixels, decoded.thumbnail if self.columns.keep == "thumbnail" else kept, None
 
     def _encoded(self, cell: Any) -> Encoded:
         try:
@@ -172,7 +165,8 @@ class Reader:
         if cell is None:
             raise RowError("null", "no image")
         if isinstance(cell, str):
-            uri, data = self.source.references.read(cell, max_bytes=self.limits.max_bytes)
+            limits = self.decoder.limits if self.decoder is not None else DEFAULT_LIMITS
+            uri, data = self.source.references.read(cell, max_bytes=limits.max_bytes)
             return data, uri
         return cell, None
 
@@ -181,7 +175,7 @@ class _Held:
     """Decoded rows on their way into one table."""
 
     def __init__(self, spec: ImageSpec) -> None:
-        self._shape = (*spec.crop, 3)
+        self._spec = spec
         self._pixels: list[Pixels | None] = []
         self._kept: list[bytes | str | None] = []
         self._reasons: list[str | None] = []
@@ -200,7 +194,7 @@ class _Held:
         self._reasons.append(reason)
         self._contents.append(content)
         self._seconds.append(seconds)
-        self.size += int(np.prod(self._shape)) + len(kept or b"")
+        self.size += int(np.prod(self._spec.crop)) * 3 + len(kept or b"")
 
     def onto(self, plain: pa.Table, *, keep: str | None) -> pa.Table:
         """The travelling columns of the same rows, and the picture's columns after them."""
@@ -211,7 +205,7 @@ class _Held:
         )
         columns = {
             picture[0]: picture[1],
-            PIXELS: self._pixel_column(),
+            PIXELS: pixel_column(self._pixels, self._spec),
             REASON: pa.array(self._reasons, pa.string()),
             CONTENT_HASH: pa.array(self._contents, pa.string()),
             SECONDS: pa.array(self._seconds, pa.float32()),
@@ -219,15 +213,6 @@ class _Held:
         for name, column in columns.items():
             plain = plain.append_column(name, column)
         return plain
-
-    def _pixel_column(self) -> pa.Array[Any]:
-        block = np.zeros((len(self), *self._shape), dtype=np.uint8)
-        for row, pixels in zip(block, self._pixels, strict=True):
-            if pixels is not None:
-                row[:] = pixels
-        validity = pa.array([pixels is not None for pixels in self._pixels]).buffers()[1]
-        width = int(np.prod(self._shape))
-        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(self), [validity, pa.py_buffer(block.data)])
 
 
 def _note(claims: Claims, first_position: int, names: Sequence[str], answers: Answers) -> None:
@@ -258,3 +243,14 @@ def pixel_block(column: pa.ChunkedArray[Any], spec: ImageSpec) -> Pixels:
     if not parts:
         return np.zeros((0, height, width, 3), dtype=np.uint8)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def pixel_column(pixels: Sequence[Pixels | None], spec: ImageSpec) -> pa.Array[Any]:
+    """The inverse of `pixel_block`: images as a column `PIXELS`, null where there is none."""
+    block = np.zeros((len(pixels), *spec.crop, 3), dtype=np.uint8)
+    for row, image in zip(block, pixels, strict=True):
+        if image is not None:
+            row[:] = image
+    validity = pa.array([image is not None for image in pixels]).buffers()[1]
+    width = int(np.prod(spec.crop)) * 3
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(pixels), [validity, pa.py_buffer(block.data)])

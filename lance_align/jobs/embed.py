@@ -22,6 +22,7 @@ from lance_align.jobs.encode import Target
 from lance_align.jobs.report import JobReport, parse_max_errors, too_many
 from lance_align.jobs.running import Job, Rounds
 from lance_align.jobs.sources import Format, open_source
+from lance_align.sandbox import Decoder
 from lance_align.tables.commits import Committer
 from lance_align.tables.location import table_location
 from lance_align.tables.schema import Embed, table_schema
@@ -47,6 +48,8 @@ def embed(
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
     max_pixels: int = DEFAULT_LIMITS.max_pixels,
     max_bytes: int = DEFAULT_LIMITS.max_bytes,
+    decode_seconds: float = 30.0,
+    decode_memory_mb: int = 1024,
     max_errors: str | int | float | None = None,  # text first: the command line tries the types in this order
     commit_rows: int = 10_000,
     commit_seconds: float = 60.0,
@@ -80,6 +83,8 @@ def embed(
         image_formats: Pillow's names of the image formats that may be decoded.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
+        decode_seconds: seconds after which the decoding of one image is given up.
+        decode_memory_mb: memory that decoding one image may take, at least 256.
         max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
         commit_rows: rows after which a version of the table is made.
         commit_seconds: seconds after which one is made.
@@ -119,12 +124,17 @@ def embed(
     allow_models(spec.name)  # who names a model trusts it: this process may search the table it makes
     travelling = pa.schema([rows.schema.field(name) for name in columns.travelling])
     schema = table_schema(travelling, columns.layout, spec)
+    decoder = Decoder(
+        image=spec.image,
+        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        thumbnail_px=thumbnail_px if columns.keep == "thumbnail" else None,
+        seconds=decode_seconds,
+        memory_mb=decode_memory_mb,
+    )
     reader = Reader(
         source=dataclasses.replace(rows, splits=()),
         columns=columns,
-        image=spec.image if columns.image is not None else None,
-        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
-        thumbnail_px=thumbnail_px,
+        decoder=decoder if columns.image is not None else None,
     )
     target = Target(uri=location.uri, schema=schema, layout=columns.layout, storage_options=location.storage_options)
     with cluster():
