@@ -32,6 +32,7 @@ class JobReport:
         stage_s: seconds of work in each of `STAGES`, summed over workers, so that they may exceed `elapsed_s`.
         workers: how many tasks or actors could work at once in each stage.
         commits: versions this run made.
+        halved: how often a batch did not fit into a worker's memory, and the size of its later batches was halved.
         started_at, finished_at: with time zone.
     """
 
@@ -51,6 +52,7 @@ class JobReport:
     commits: int
     started_at: datetime
     finished_at: datetime
+    halved: int = 0
 
     @property
     def elapsed_s(self) -> float:
@@ -111,6 +113,9 @@ class JobReport:
             f"  failed         {self.failed:>12,}",
         ]
         lines += [f"    {kind:<13}{count:>12,}" for kind, count in sorted(self.reasons.items(), key=lambda r: -r[1])]
+        if self.halved:
+            times = "once" if self.halved == 1 else f"{self.halved:,} times"
+            lines += ["", f"  memory ran out and batches were halved {times}; every row was tried again"]
         lines += ["", f"  {self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s", "  work by stage:"]
         for stage, share in self.shares().items():
             mark = "  <- bottleneck" if stage == self.bottleneck else ""
