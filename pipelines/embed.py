@@ -25,6 +25,8 @@ from lance_align import __version__
 from lance_align.corpora import demo_source, openmoji
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs import JobReport, embed
+from lance_align.jobs.failures import GO_ON
+from lance_align.jobs.stopping import Stopped, stopping
 
 Demo = Literal["openmoji", "scenes"]
 
@@ -59,25 +61,29 @@ def main(
     if demo is None and not tokens:
         demo = "openmoji"
     try:
-        arguments = list(tokens)
-        if demo is not None:
-            print(f"preparing the demo corpus {demo} …", file=sys.stderr, flush=True)
-            arguments.insert(0, os.fspath(demo_source(demo, directory=_cache(), rows=rows, seed=seed)))
-            if not any(token.split("=")[0] == "--table" for token in tokens):
-                arguments += ["--table", "demo"]
-        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-        report: JobReport = command(*bound.args, **bound.kwargs)
-        _tell(report, report_json)
-        if demo is not None:
-            _ask(demo, report)
+        with stopping():
+            _run(list(tokens), demo=demo, rows=rows, seed=seed, report_json=report_json)
     except CycloptsError as error:
         sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))
     except LanceAlignError as error:
         if isinstance(error, JobError) and isinstance(error.report, JobReport):
             _tell(error.report, report_json)
         sys.exit(_fail(str(error), debug=debug, status=1))
-    except KeyboardInterrupt:
-        sys.exit(_fail("stopped; what is committed stays, the same command goes on", debug=debug, status=130))
+    except Stopped as stop:
+        sys.exit(_fail(f"{stop}; {GO_ON}", debug=debug, status=stop.exit_status))
+
+
+def _run(arguments: list[str], *, demo: Demo | None, rows: int | None, seed: int, report_json: Path | None) -> None:
+    if demo is not None:
+        print(f"preparing the demo corpus {demo} …", file=sys.stderr, flush=True)
+        if not any(token.split("=")[0] == "--table" for token in arguments):
+            arguments += ["--table", "demo"]
+        arguments.insert(0, os.fspath(demo_source(demo, directory=_cache(), rows=rows, seed=seed)))
+    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    report: JobReport = command(*bound.args, **bound.kwargs)
+    _tell(report, report_json)
+    if demo is not None:
+        _ask(demo, report)
 
 
 def _fail(message: str, *, debug: bool, status: int) -> int:

@@ -2,6 +2,7 @@
 
 embed      the main job; its keyword arguments are its configuration
 running    one run of it, on the driver: receipts, rounds of commits, the account
+rounds     when receipts become a version of the table
 plan       the Ray Data plan: read and decode in tasks, embed and write in a pool of actors
 cluster    which Ray, and how its processors are divided
 sources    whatever holds the rows
@@ -10,10 +11,14 @@ ids        names for rows
 ledger     which ids are done or claimed
 decode     rows to pixels, in tasks
 encode     pixels and texts to vectors and fragments, in actors
+batches    how many rows the model is given at once, and which are to blame for an error
+watchdog   ends a worker that makes no progress
+attempts   storage calls, repeated where that may help
 receipts   what a worker tells the driver
 report     the account of a run
 progress   how far it is
 failures   what Ray raises, in one line
+stopping   SIGTERM and Ctrl-C
 """
 
 from __future__ import annotations

@@ -20,8 +20,11 @@ from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.decode import Reader
 from lance_align.jobs.encode import Target
 from lance_align.jobs.report import JobReport, parse_max_errors, too_many
-from lance_align.jobs.running import Job, Rounds
+from lance_align.jobs.rounds import Rounds
+from lance_align.jobs.running import Job
 from lance_align.jobs.sources import Format, open_source
+from lance_align.jobs.stopping import stopping
+from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import Decoder
 from lance_align.tables.commits import Committer
 from lance_align.tables.location import table_location
@@ -56,6 +59,7 @@ def embed(
     block_rows: int | None = None,
     actors: int | None = None,
     device: str = "auto",
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
     log_file: str | os.PathLike[str] | None = None,
@@ -91,6 +95,7 @@ def embed(
         block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
         device: where the model runs: auto, cpu, cuda.
+        stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
         log_file: a file that progress is appended to, line by line.
@@ -102,6 +107,7 @@ def embed(
         ArgumentError: the source, a column, the model or the table cannot be used; nothing was changed.
         MissingExtraError: an optional package is missing.
         JobError: not every row is in the table, or too many failed (then `report` holds the account).
+        Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was written is committed.
     """
     started_at = datetime.now().astimezone()
     limit = None if max_errors is None else parse_max_errors(max_errors)
@@ -113,6 +119,7 @@ def embed(
         commit_seconds=commit_seconds,
         block_rows=block_rows,
         actors=actors,
+        stall_seconds=stall_seconds,
     )
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     named = [column for column in (image, text, id) if column is not None]
@@ -137,7 +144,7 @@ def embed(
         decoder=decoder if columns.image is not None else None,
     )
     target = Target(uri=location.uri, schema=schema, layout=columns.layout, storage_options=location.storage_options)
-    with cluster():
+    with cluster(), stopping():
         committer = Committer.open_or_create(target.uri, schema, storage_options=target.storage_options)
         job = Job(
             source=rows,
@@ -145,7 +152,7 @@ def embed(
             spec=spec,
             target=target,
             rounds=Rounds(committer, commit_rows=commit_rows, commit_seconds=commit_seconds),
-            shape=shape(spec, actors=actors, block_rows=block_rows),
+            shape=shape(spec, actors=actors, block_rows=block_rows, stall_seconds=stall_seconds),
             device=device,
         )
         report = job.run(started_at=started_at, progress=progress, log_file=log_file)

@@ -18,7 +18,7 @@ from lance_align.jobs.ledger import Tally
 from lance_align.jobs.plan import ReadSplit, RemoteLedger, receipts
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport
-from lance_align.jobs.rounds import Rounds as Rounds
+from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.sources import Source
 from lance_align.spec import ModelSpec
 

@@ -37,7 +37,7 @@ class Stopped(KeyboardInterrupt):
 
 _held = 0  # blocks that must not be interrupted, one inside the other
 _waiting: int | None = None  # the signal that came meanwhile
-_first_at: float | None = None  # when the first signal came
+_first: tuple[int, float] | None = None  # the signal that a run is ending for, and when it came
 
 
 @contextmanager
@@ -47,18 +47,22 @@ def stopping() -> Iterator[None]:
     Outside the main thread, where Python handles no signals, nothing changes. Blocks may be nested: the inner one
     takes the signals back from what was started in between (Ray handles SIGTERM too).
     """
-    global _first_at, _waiting
+    global _first, _waiting
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     try:
         yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt as error:  # Ray's core asks for signals itself, and raises its own
+        raise (Stopped(_first[0]) if _first is not None else error) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if _on_signal not in before.values():
-            _first_at = _waiting = None
+            _first = _waiting = None
 
 
 @contextmanager
@@ -79,14 +83,14 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    global _first_at, _waiting
+    global _first, _waiting
     del frame
     now = time.monotonic()
-    if _first_at is not None:  # on the way out already
-        if number == signal.SIGINT and now - _first_at > _SAME_SIGNAL_S:
+    if _first is not None:  # on the way out already
+        if number == signal.SIGINT and now - _first[1] > _SAME_SIGNAL_S:
             os._exit(128 + number)
         return
-    _first_at = now
+    _first = (number, now)
     if _held:
         _waiting = number
         return
