@@ -30,7 +30,7 @@ def test_a_job_over_urls(tmp_path: Path) -> None:
     }
     with serving(answers) as web:
         here = f"http://127.0.0.1:{web.port}"
-        urls = [f"{here}{path}" for path in answers] + [f"{here}/none.png", "https://other.test/0.png", "local.png"]
+        urls = [f"{here}{path}" for path in answers] + [f"{here}/none.png", "https://other.test/x.png", "local.png"]
         (tmp_path / "local.png").write_bytes(png(9))
         source = parquet(
             pa.table({"id": [url.rsplit("/", 1)[-1] for url in urls], "url": urls}), tmp_path / "a.parquet"
@@ -96,7 +96,7 @@ NETWORK_MODULES = frozenset(
     huggingface_hub imaplib nntplib paramiko poplib pycurl requests s3fs gcsfs smtplib socket socketserver ssl telnetlib
     urllib urllib3 websockets xmlrpc""".split()  # noqa: SIM905
 )
-CONNECTING = frozenset("bind connect connect_ex create_connection getaddrinfo gethostbyname listen sendto".split())
+CONNECTING = {"bind", "connect", "connect_ex", "create_connection", "getaddrinfo", "gethostbyname", "listen", "sendto"}
 ALLOWED = {
     "lance_align/fetching/client.py": {"httpx2"},  # takes URLs apart
     "lance_align/fetching/dialling.py": {"httpcore2", "httpx2", "socket", "ssl"},  # the sockets of `fetch`
