@@ -115,14 +115,14 @@ def embed_block(
     parts: dict[str, tuple[Vectors, Reasons]] = {}
     for column in target.layout.embedded:
         if column.kind == "image":
-            parts[column.vector] = _embed_pixels(block, encoder, batches)
+            parts[column.vector] = embed_pixels(block, encoder, batches)
         else:
-            parts[column.vector] = _embed_texts(block.column(column.source), encoder, batches)
+            parts[column.vector] = embed_texts(block.column(column.source), encoder, batches)
     kinds = [column.kind for column in target.layout.embedded]
     errors = _errors([reasons for _, reasons in parts.values()], kinds)
     columns: dict[str, Any] = {ERROR: pa.array(errors, pa.string())}
     for name, (vectors, reasons) in parts.items():
-        columns[name] = _vector_column(vectors, reasons)
+        columns[name] = vector_column(vectors, reasons)
     columns[VECTOR_CRC32] = vector_checksums([columns[column.vector] for column in target.layout.embedded])
     arrays = [columns[name] if name in columns else _aligned(block.column(name)) for name in target.schema.names]
     return pa.table(arrays, schema=pa.schema(target.schema, metadata=None)), errors
@@ -141,7 +141,9 @@ def _is_wide(kind: pa.DataType) -> bool:
     return pa.types.is_decimal(kind) or pa.types.is_interval(kind) or any(map(_is_wide, inner))
 
 
-def _embed_pixels(block: pa.Table, encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
+def embed_pixels(block: pa.Table, encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
+    """``(n, dim) float32`` and n reasons or None, from the columns `PIXELS` and `REASON`; zeros where there is one."""
+
     def model(pixels: Pixels) -> Embeddings:
         return Embeddings(encoder.encode_pixels(pixels), (None,) * len(pixels))
 
@@ -150,7 +152,8 @@ def _embed_pixels(block: pa.Table, encoder: Encoder, batches: Batches) -> tuple[
     return _filled(reasons, *batches.embed(pixels, model, dim=encoder.spec.dim))
 
 
-def _embed_texts(column: pa.ChunkedArray[Any], encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
+def embed_texts(column: pa.ChunkedArray[Any], encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
+    """As `embed_pixels`, from a column of strings."""
     texts: list[str | None] = column.to_pylist()
     reasons: Reasons = [_text_reason(text) for text in texts]
     good = [str(text) for text, reason in zip(texts, reasons, strict=True) if reason is None]
@@ -197,7 +200,8 @@ def _errors(parts: Sequence[Reasons], kinds: Sequence[str]) -> Reasons:
     return errors
 
 
-def _vector_column(vectors: Vectors, reasons: Reasons) -> pa.Array[Any]:
+def vector_column(vectors: Vectors, reasons: Reasons) -> pa.Array[Any]:
+    """``(n, dim) float32`` as a column of a table, null where there is a reason."""
     missing = np.array([reason is not None for reason in reasons])
     vectors[missing] = 0.0
     values = pa.array(vectors.ravel(), pa.float32())
