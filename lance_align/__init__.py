@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.spec import ModelSpec as ModelSpec
+    from lance_align.verification import Verification as Verification
+    from lance_align.verification import verify as verify
 
 __version__ = "0.1.0"
 
@@ -35,11 +37,13 @@ _HOMES = {
     "LanceAlignError": "lance_align.errors",
     "ModelSpec": "lance_align.spec",
     "Query": "lance_align.queries",
+    "Verification": "lance_align.verification",
     "add_labels": "lance_align.labels",
     "allow_models": "lance_align.encoders",
     "embed": "lance_align.jobs",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
+    "verify": "lance_align.verification",
     "zero_shot": "lance_align.encoders.zero_shot",
 }
 

@@ -28,12 +28,14 @@ def test_the_table_of_contents_is_pinned() -> None:
         "LanceAlignError",
         "ModelSpec",
         "Query",
+        "Verification",
         "__version__",
         "add_labels",
         "allow_models",
         "embed",
         "load_encoder",
         "resolve_spec",
+        "verify",
         "zero_shot",
     ]
     for name in lance_align.__all__:

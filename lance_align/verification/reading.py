@@ -1,0 +1,71 @@
+"""Reading a table that may be damaged: what cannot be read is a finding, and the rest is read all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import pyarrow as pa
+
+from lance_align.tables.failures import LANCE_ERRORS, table_error
+from lance_align.verification.findings import Collector
+
+BATCH_ROWS = 4096  # of ids, vectors and reasons: 10 MB at 640 dimensions
+WIDE_BATCH_ROWS = 256  # of columns that may hold anything
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def attempt(read: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> tuple[_T | None, str | None]:
+    """The result of a call, or in one line why there is none.
+
+    Lance panics on some damaged pages; what arrives is a BaseException of PyO3 without an importable class.
+    """
+    try:
+        return read(*args, **kwargs), None
+    except BaseException as error:
+        if not isinstance(error, LANCE_ERRORS) and type(error).__name__ != "PanicException":
+            raise
+        return None, str(table_error(error, doing="read", uri="it")).removeprefix("could not read it: ")
+
+
+def read_fragment(
+    fragment: Any, columns: Sequence[str], collector: Collector, *, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a fragment, a batch at a time, until one cannot be read: then each bad column is a finding."""
+    batches, error = attempt(_scan, fragment, columns, batch_rows)
+    while batches is not None:
+        batch, error = attempt(_next, batches)
+        if batch is None:
+            break
+        yield batch
+    if error is not None:
+        collector.add("unreadable", _blame(fragment, columns, batch_rows, error))
+
+
+def _scan(fragment: Any, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    return iter(fragment.to_batches(columns=list(columns), batch_size=batch_rows))
+
+
+def _next(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    """The next batch, if it is sound Arrow data: a flipped byte in a text may be no UTF-8 any more."""
+    batch = next(batches, None)
+    if batch is not None:
+        batch.validate(full=True)
+    return batch
+
+
+def _read_through(fragment: Any, column: str, batch_rows: int) -> None:
+    batches = _scan(fragment, [column], batch_rows)
+    while _next(batches) is not None:
+        pass
+
+
+def _blame(fragment: Any, columns: Sequence[str], batch_rows: int, error: str) -> list[str]:
+    """Which columns cannot be read, with the files of the fragment."""
+    files = ", ".join(str(file.path) for file in fragment.data_files())
+    place = f"fragment {fragment.fragment_id} ({files})"
+    reasons = {column: attempt(_read_through, fragment, column, batch_rows)[1] for column in columns}
+    bad = [f"{column} in {place}: {reason}" for column, reason in reasons.items() if reason is not None]
+    return bad or [f"{place}: {error}"]
