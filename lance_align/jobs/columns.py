@@ -51,7 +51,7 @@ class Columns:
         store: Literal["bytes", "uri", "none"] = (
             "none" if self.keep is None else "uri" if self.keep == "uri" else "bytes"
         )
-        return Layout(embed=self.embed, store=store, text=self.text)
+        return Layout(embed=self.embed, store=store, text=self.text, thumbnails=self.keep == "thumbnail")
 
 
 def choose_columns(
