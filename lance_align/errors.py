@@ -34,7 +34,20 @@ RowErrorKind = Literal[
 
 
 class LanceAlignError(Exception):
-    """The base of every error raised on purpose by lance_align."""
+    """The base of every error raised on purpose by lance_align; its text is one line without control characters.
+
+    Messages quote names out of tables and files, which could break the line, move the terminal's cursor or turn the
+    direction of writing.
+    """
+
+    def __str__(self) -> str:
+        return "".join(map(_shown, super().__str__()))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in "\u200c\u200d":  # joiners are part of words and of emoji
+        return character
+    return " " if character in "\t\n\v\f\r" else character.encode("unicode_escape").decode("ascii")
 
 
 class ArgumentError(LanceAlignError, ValueError):

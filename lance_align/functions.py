@@ -15,7 +15,7 @@ import pydantic
 from lancedb.embeddings import EmbeddingFunction, register
 
 from lance_align.encoders import is_allowed, load_encoder, resolve_spec
-from lance_align.encoders.base import Encoder, Vectors
+from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
 from lance_align.errors import ModelError
 from lance_align.queries import Query, QueryValue
 from lance_align.spec import ModelSpec
@@ -146,7 +146,7 @@ class AlignFunction(EmbeddingFunction):
         reasons: Counter[str] = Counter()
         for values in _batches(source):
             if self.source == "text":
-                embedded = encoder.encode_texts(values)
+                embedded = _encode_captions(encoder, values)
             else:
                 embedded = encoder.encode_images([_local_path(value) for value in values])
             vectors.extend(embedded)
@@ -198,6 +198,16 @@ def _refuse_variables(arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
         if key != "device" and isinstance(value, str) and value.startswith("$var:"):
             raise ModelError(f"the embedding function {FUNCTION!r} takes no variable for {key}: {value!r:.60}")
+
+
+def _encode_captions(encoder: Encoder, values: Sequence[Any]) -> Embeddings:
+    """Rows' texts as the job embeds them: a blank one has no vector."""
+    reasons = [caption_reason(value) for value in values]
+    embedded = encoder.encode_texts(
+        [None if reason is not None else value for value, reason in zip(values, reasons, strict=True)]
+    )
+    pairs = zip(reasons, embedded.reasons, strict=True)
+    return Embeddings(embedded.vectors, tuple(ours or theirs for ours, theirs in pairs))
 
 
 def _batches(source: Source) -> Iterator[list[Any]]:

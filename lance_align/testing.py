@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align import images as image_door
-from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.encoders.base import Embeddings, Encoder, Vectors, text_reason
 from lance_align.errors import ArgumentError, RowError
 from lance_align.faults import ACTIONS, PLAN, SITES, VARIABLE, Action, Fault, Site, counted, write_plan
 from lance_align.images import ImageInput
@@ -69,17 +69,9 @@ class FakeEncoder(Encoder):
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
         """See `Encoder.encode_texts`."""
-        reasons: list[str | None] = []
-        for text in texts:
-            if text is None:
-                reasons.append(str(RowError("null", "no text")))
-            elif not isinstance(text, str):
-                reasons.append(str(RowError("type", f"{type(text).__name__} cannot be a text; expected str")))
-            else:
-                reasons.append(None)
+        reasons = [text_reason(text) for text in texts]
         payloads = [
-            b"text" + str(text).encode("utf-8", "surrogatepass") if reason is None else b""
-            for text, reason in zip(texts, reasons, strict=True)
+            b"text" + str(text).encode() if reason is None else b"" for text, reason in zip(texts, reasons, strict=True)
         ]
         return self._embeddings(payloads, reasons)
 

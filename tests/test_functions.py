@@ -135,7 +135,7 @@ def test_paths_in_the_table_and_captions(tmp_path: Path) -> None:
     table.add(
         [
             {"id": "path", "uri": str(tmp_path / "a red.png"), "caption": "x"},
-            {"id": "uri", "uri": (tmp_path / "a red.png").as_uri(), "caption": ""},
+            {"id": "uri", "uri": (tmp_path / "a red.png").as_uri(), "caption": "y"},
         ]
     )
     table.add([{"id": "gone", "uri": "/no/such.png", "caption": None}], on_bad_vectors="null")
@@ -147,6 +147,22 @@ def test_paths_in_the_table_and_captions(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="vector column name"):  # LanceDB wants to know which of the two
         table.search("x")
     assert ids(table.search("x", vector_column_name="text_vector").limit(1)) == ["path"]
+
+
+@pytest.mark.parametrize("caption", ["", " ", "\n\t\u3000", None])
+def test_a_blank_caption_has_no_vector_as_in_the_job(tmp_path: Path, caption: str | None) -> None:
+    schema = table_schema(CAPTION, Layout(embed="text", store="none", text="caption"), FAKE_SPEC)
+    table = lancedb.connect(tmp_path).create_table("captions", schema=schema)
+    rows = [{"id": "blank", "caption": caption}, {"id": "words", "caption": " words "}]
+    with pytest.raises(RuntimeError, match="on_bad_vectors='null'"):
+        table.add(rows)
+    table.add(rows, on_bad_vectors="null")
+    vectors = {row["id"]: row["vector"] for row in table.to_arrow().to_pylist()}
+    assert vectors["blank"] is None
+    np.testing.assert_array_equal(
+        np.float32(vectors["words"]), lance_align.load_encoder("fake").encode_texts([" words "])[0]
+    )
+    assert ids(table.search("").limit(1)) == ["words"]  # a query may be empty: see `text_reason`
 
 
 def test_tables_made_the_lancedb_way(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lance_align import images as image_door
-from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.encoders.base import Embeddings, Encoder, Vectors, text_reason
 from lance_align.encoders.checkpoints import align_config, read_json
 from lance_align.encoders.devices import full_precision, resolve_device
 from lance_align.encoders.fingerprint import fingerprint
@@ -122,7 +122,7 @@ class AlignEncoder(Encoder):
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
         """See `Encoder.encode_texts`; texts of similar length share a forward pass, which no vector depends on."""
-        reasons = [_refusal(text) for text in texts]
+        reasons = [text_reason(text) for text in texts]
         rows = [row for row, reason in enumerate(reasons) if reason is None]
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
         for start in range(0, len(rows), TEXTS_PER_CHUNK):
@@ -150,19 +150,6 @@ class AlignEncoder(Encoder):
                 f"{self._directory} has changed since it was opened (fingerprint {found[:12]}, "
                 f"expected {self.spec.fingerprint[:12]}); load the model again"
             )
-
-
-def _refusal(text: object) -> str | None:
-    """Why a value cannot be tokenised."""
-    if text is None:
-        return str(RowError("null", "no text"))
-    if not isinstance(text, str):
-        return str(RowError("type", f"{type(text).__name__} cannot be a text; expected str"))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return str(RowError("type", f"not valid Unicode: {error.reason} at character {error.start}"))
-    return None
 
 
 @torch.inference_mode()

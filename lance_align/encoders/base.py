@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lance_align.errors import RowError
 from lance_align.images import ImageInput
 from lance_align.spec import ModelSpec
 
@@ -72,3 +73,28 @@ class Encoder(ABC):
     @abstractmethod
     def temperature(self) -> float:
         """What cosines are divided by to give logits."""
+
+
+def text_reason(value: object) -> str | None:
+    """Why a value cannot be encoded as a text, as ``"kind: detail"``; None for every valid str, the empty one too.
+
+    A query of ``""`` is thus answered: search boxes ask it before anyone has typed, and some order is better than an
+    error there.
+    """
+    if value is None:
+        return str(RowError("null", "no text"))
+    if not isinstance(value, str):
+        return str(RowError("type", f"{type(value).__name__} cannot be a text; expected str"))
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return str(RowError("type", f"not valid Unicode: {error.reason} at character {error.start}"))
+    return None
+
+
+def caption_reason(value: object) -> str | None:
+    """As `text_reason`, for a row's text: a blank one says nothing of its row, and gets no vector (``empty``)."""
+    reason = text_reason(value)
+    if reason is None and not str(value).strip():
+        return str(RowError("empty", "a blank text"))
+    return reason
