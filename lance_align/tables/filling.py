@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
+from lance_align import faults
 from lance_align.errors import LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
@@ -127,6 +128,8 @@ class Filler:
             self._fields = self._field_ids()
         self._source_files: dict[int, Files] = {}
         self._vector_files: dict[int, Files] = {}
+        self._missing: dict[int, int] = {}  # rows that are empty, by fragment, after the last survey or round
+        self._full: dict[int, Files] = {}  # fragments that this filler has filled, as it left them
 
     @property
     def version(self) -> int:
@@ -150,11 +153,12 @@ class Filler:
         with lance_failures("look for missing vectors in", self.uri):
             self._catch_up()
             gaps, rows = [], 0
-            self._source_files, self._vector_files = {}, {}
+            self._source_files, self._vector_files, self._missing = {}, {}, {}
             for fragment in self._dataset.get_fragments():
                 here = int(fragment.count_rows())
                 rows += here
                 empty = self._count_empty(fragment, here)
+                self._missing[fragment.fragment_id] = empty
                 if empty:
                     gaps.append(Gap(fragment=fragment.fragment_id, rows=here, empty=empty))
                     self._remember(fragment.metadata)
@@ -170,7 +174,9 @@ class Filler:
         Raises:
             TableError: a column is gone or belongs to another model now, or the table cannot be written.
         """
-        return self._write({key: self._with_checksums(table) for key, table in rows.items()}, self._empty)
+        filled, counts = self._write({key: self._with_checksums(table) for key, table in rows.items()}, self._empty)
+        self._note(counts)
+        return filled
 
     def forget_errors(self) -> int:
         """Take the reasons away from rows without a vector, in one version, so that they are empty again.
@@ -193,15 +199,16 @@ class Filler:
                     rows[fragment.fragment_id] = pa.table(
                         {ADDRESS: addresses, error: pa.nulls(len(addresses), pa.string())}
                     )
-        return self._write(rows, failed).rows
+        return self._write(rows, failed)[0].rows
 
     @property
     def _empty(self) -> str:
         return f"{_quoted(self.filling.column.vector)} IS NULL AND {_quoted(self.filling.error)} IS NULL"
 
-    def _write(self, rows: Mapping[int, pa.Table], condition: str) -> Filled:
+    def _write(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, dict[int, int]]:
+        """One version with new values; how many rows each fragment got."""
         transaction_id = str(uuid.uuid4())
-        filled = Filled()
+        filled, counts = Filled(), dict[int, int]()
         for attempt in range(MAX_ATTEMPTS):
             if attempt:
                 time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
@@ -210,7 +217,7 @@ class Filler:
                 self._catch_up()
                 if attempt and self._landed(transaction_id, since=seen):
                     break
-                filled, update = self._update(rows, condition)
+                filled, update, counts = self._update(rows, condition)
                 if filled.rows:
                     transaction = lance.Transaction(read_version=self.version, operation=update, uuid=transaction_id)
                     self._dataset = lance.LanceDataset.commit(self._dataset, transaction, max_retries=0)
@@ -220,15 +227,22 @@ class Filler:
                     raise
                 if not isinstance(error, CommitConflictError) or attempt == MAX_ATTEMPTS - 1:
                     raise table_error(error, doing="fill", uri=self.uri) from error
-        for key in rows:
-            fragment = self._dataset.get_fragment(key)
-            if fragment is not None and key in self._vector_files:
-                self._vector_files[key] = self._files(fragment.metadata, self._written)
-        return filled
+        return filled, counts
 
-    def _update(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, Any]:
-        """New data files for the fragments as they are now."""
-        written: list[pa.Table] = []
+    def _note(self, counts: Mapping[int, int]) -> None:
+        """Remember how a round left its fragments, so that nobody has to look into them again."""
+        for key, count in counts.items():
+            fragment = self._dataset.get_fragment(key)
+            if fragment is None:
+                continue
+            self._vector_files[key] = self._files(fragment.metadata, self._written)
+            self._missing[key] = self._missing.get(key, count + 1) - count
+            if self._missing[key] <= 0:
+                self._full[key] = self._vector_files[key]
+
+    def _update(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, Any, dict[int, int]]:
+        """New data files for the fragments as they are now, and how many rows each got."""
+        written: dict[int, pa.Table] = {}
         metadata, fields, offsets, left = [], set[int](), {}, 0
         for key, table in rows.items():
             fragment = self._dataset.get_fragment(key)
@@ -236,11 +250,13 @@ class Filler:
             left += table.num_rows - (0 if fresh is None else fresh.num_rows)
             if fragment is None or fresh is None or fresh.num_rows == 0:
                 continue
+            faults.reach("before_fragment", rows=fresh.num_rows)
             changed, modified, matched = fragment.update_columns(fresh, left_on=ADDRESS, with_offsets=True)
+            faults.reach("after_fragment", rows=fresh.num_rows)
             metadata.append(changed)
             fields.update(modified)
             offsets[key] = matched
-            written.append(fresh)
+            written[key] = fresh
         update = lance.LanceOperation.Update(
             updated_fragments=metadata,
             fields_modified=sorted(fields),
@@ -248,10 +264,11 @@ class Filler:
             updated_fragment_offsets=offsets,
         )
         reasons: Counter[str] = Counter()
-        for table in written:
+        for table in written.values():
             texts: list[Any] = table.column(self.filling.error).drop_null().to_pylist()
             reasons.update(text.split(":", 1)[0] for text in texts)
-        return Filled(rows=sum(table.num_rows for table in written), reasons=dict(reasons), left=left), update
+        counts = {key: table.num_rows for key, table in written.items()}
+        return Filled(rows=sum(counts.values()), reasons=dict(reasons), left=left), update, counts
 
     def _fresh(self, fragment: Any, table: pa.Table, condition: str) -> pa.Table | None:
         """The rows that may still be written: None if the source is another, fewer if others wrote some."""
@@ -266,6 +283,8 @@ class Filler:
         self._vector_files[metadata.id] = self._files(metadata, self._written)
 
     def _count_empty(self, fragment: Any, rows: int) -> int:
+        if self._files(fragment.metadata, self._written) == self._full.get(fragment.fragment_id):
+            return 0
         if not self._files(fragment.metadata, [self.filling.column.vector, self.filling.error])[0]:
             return rows  # both columns were added without data
         return int(fragment.count_rows(self._empty))

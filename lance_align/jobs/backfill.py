@@ -1,0 +1,184 @@
+"""The backfill job: vectors for the rows of a table that is there, written into these rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import pyarrow as pa
+from cyclopts import Parameter
+
+from lance_align.encoders import is_allowed, resolve_spec
+from lance_align.errors import ArgumentError, JobError, ModelError
+from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.images import DEFAULT_LIMITS, DecodeLimits
+from lance_align.jobs.cluster import cluster, shape
+from lance_align.jobs.fill_rounds import FillRounds
+from lance_align.jobs.filling import FillJob
+from lance_align.jobs.gaps import GapSource, ReadGaps
+from lance_align.jobs.policy import Policy
+from lance_align.jobs.report import JobReport, parse_max_errors
+from lance_align.jobs.sources.location import References, locate
+from lance_align.jobs.stopping import stopping
+from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
+from lance_align.sandbox import Decoder
+from lance_align.spec import ModelSpec
+from lance_align.tables.filling import ADDRESS, Filler
+from lance_align.tables.location import TableLocation, table_location
+
+
+def backfill(
+    *,
+    db: str | os.PathLike[str] = "./lancedb",
+    table: str,
+    vector: str = "vector",
+    retry_errors: bool = False,
+    allow_outside: bool = False,
+    fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
+    image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
+    max_pixels: int = DEFAULT_LIMITS.max_pixels,
+    max_bytes: int = DEFAULT_LIMITS.max_bytes,
+    decode_seconds: float = 30.0,
+    decode_memory_mb: int = 1024,
+    max_errors: str | int | float | None = None,  # text first: the command line tries the types in this order
+    commit_rows: int = 10_000,
+    commit_seconds: float = 60.0,
+    block_rows: int | None = None,
+    actors: int | None = None,
+    device: str = "auto",
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    storage_options: Mapping[str, str] | None = None,
+    progress: bool = True,
+    log_file: str | os.PathLike[str] | None = None,
+) -> JobReport:
+    """Embed every row of a LanceDB table that has neither a vector nor a reason, on Ray; run it again and it goes on.
+
+    For tables that `lance_align.attach` was called on, and for those that the embed job made. A row gets its vector,
+    or a null vector and the reason in the error column; nothing else of it changes. Afterwards no row is without
+    both, and that includes rows which others added, moved or compacted meanwhile.
+
+    What a run costs besides the model: every round writes the vector column of the fragments it touches anew. So whole
+    fragments are gathered, and one is split only when `commit_seconds` are over: a fragment that takes ten times as
+    long is written ten times. Finding out what is missing reads the vector column of fragments that have been filled
+    before, once a run. Replaced files stay as long as older versions do.
+
+    Args:
+        db: the LanceDB database: a folder or an object-store URI.
+        table: the table's name.
+        vector: the vector column.
+        retry_errors: forget the reasons of earlier runs first, in a version of its own, and embed these rows again.
+        allow_outside: let image paths in the rows lead out of the database's folder, from which relative paths start.
+        fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
+            that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
+        image_formats: Pillow's names of the image formats that may be decoded.
+        max_pixels: most pixels of an image, checked before it is decoded.
+        max_bytes: most bytes of an image file.
+        decode_seconds: seconds after which the decoding of one image is given up.
+        decode_memory_mb: memory that decoding one image may take, at least 256.
+        max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
+        commit_rows: rows of whole fragments after which a version of the table is made.
+        commit_seconds: seconds that a vector waits at most until one is made.
+        block_rows: rows embedded at once; by default 1,024, or 128 for large images without a GPU.
+        actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
+        device: where the model runs: auto, cpu, cuda.
+        stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
+        storage_options: credentials and endpoint of the database's object store.
+        progress: show progress on standard error.
+        log_file: a file that progress is appended to, line by line.
+
+    Returns:
+        The account of the run. `rows_read` are the rows of the table, `already_there` those that had a vector or a
+        reason.
+
+    Raises:
+        ArgumentError: the table, its model or an option cannot be used; nothing was changed.
+        MissingExtraError: an optional package is missing.
+        JobError: rows are still without vector and reason, or too many failed (then `report` holds the account).
+        Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was made is committed.
+    """
+    started_at = datetime.now().astimezone()
+    policy = Policy(max_errors=None if max_errors is None else parse_max_errors(max_errors))
+    _check_positive(
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        commit_rows=commit_rows,
+        commit_seconds=commit_seconds,
+        block_rows=block_rows,
+        actors=actors,
+        stall_seconds=stall_seconds,
+    )
+    location = table_location(os.fspath(db), table, storage_options=storage_options)
+    filler = Filler(location.uri, vector, storage_options=location.storage_options)
+    spec = _trusted(filler)
+    decoder = Decoder(
+        image=spec.image,
+        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        seconds=decode_seconds,
+        memory_mb=decode_memory_mb,
+    )
+    references = References(locate(location.db), allow_outside, fetch_policy(fetch_hosts))
+    is_image = filler.filling.column.kind == "image"
+    read = ReadGaps(source=_source(filler, location, references), decoder=decoder if is_image else None)
+    with cluster(), stopping():
+        if retry_errors:
+            filler.forget_errors()
+        job = FillJob(
+            filler=filler,
+            rounds=FillRounds(filler, commit_rows=commit_rows, commit_seconds=commit_seconds),
+            read=read,
+            spec=spec,
+            shape=shape(spec, actors=actors, block_rows=block_rows, stall_seconds=stall_seconds),
+            device=device,
+        )
+        report = job.run(started_at=started_at, progress=progress, log_file=log_file)
+    objection = policy.objection(report)
+    if objection is not None:
+        raise JobError(objection, report)
+    return report
+
+
+def _trusted(filler: Filler) -> ModelSpec:
+    """The model that the table names, if it may be loaded, as it is found here.
+
+    Raises:
+        ModelError: it is neither known nor allowed, or is another one by now.
+    """
+    named = filler.filling.spec
+    if not is_allowed(named.name):
+        raise ModelError(
+            f"{filler.uri} names the model {named.name!r}, which is not a known checkpoint; if you trust it, name it "
+            f"with --model, or call lance_align.allow_models({named.name!r}) first"
+        )
+    spec = resolve_spec(named.name, revision=named.revision)
+    if spec.fingerprint != named.fingerprint:
+        raise ModelError(
+            f"{filler.uri} wants vectors of {named.name!r} with fingerprint {named.fingerprint}, but the one found "
+            f"here has {spec.fingerprint}; attach it to another vector column"
+        )
+    return spec
+
+
+def _source(filler: Filler, location: TableLocation, references: References) -> GapSource:
+    column = filler.filling.column.source
+    fields: list[pa.Field[pa.DataType]] = [
+        pa.field(ADDRESS, pa.uint64()),
+        pa.field(column, filler.schema.field(column).type),
+    ]
+    return GapSource(
+        location=references.root.at(f"{references.root.path}/{location.name}.lance"),
+        schema=pa.schema(fields),
+        splits=(),
+        references=references,
+        uri=location.uri,
+        version=filler.version,
+        filling=filler.filling,
+        storage_options=location.storage_options,
+    )
+
+
+def _check_positive(**numbers: float | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value <= 0:
+            raise ArgumentError(f"{name}={value}; expected a number above 0")

@@ -1,0 +1,153 @@
+"""Rows of a table that have neither a vector nor a reason: found in ranges of fragments, read and decoded in tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lance_align.errors import RowError
+from lance_align.images import Pixels
+from lance_align.jobs.decode import PIXELS, REASON, SECONDS, TABLE_BYTES, pixel_column
+from lance_align.jobs.reading import read_split
+from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.sources.base import ranges
+from lance_align.sandbox import Decoder
+from lance_align.tables.filling import ADDRESS, Filling, Survey
+
+SPLIT_ROWS = 1024
+BATCH_ROWS = 64  # pictures read at once: of 5 MB each, 320 MB
+TEXT = "decoded.text"  # the source column of texts on its way to the model
+READ_SECONDS = "decoded.read_seconds"  # float32, spent on reading the row
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GapSource(Source):
+    """The empty rows of one version of a table: their addresses, and the column that is embedded.
+
+    Attributes:
+        uri: of the Lance dataset.
+        version: the version that is read.
+        filling: which column is made from which.
+        storage_options: of the table's object store.
+    """
+
+    uri: str
+    version: int
+    filling: Filling
+    storage_options: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
+
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The empty rows of a fragment's range: first which they are, then the pictures or texts between them."""
+        del columns  # both are always needed
+        options = dict(self.storage_options) if self.storage_options else None
+        dataset: Any = lance.dataset(self.uri, version=self.version, storage_options=options)
+        fragment = dataset.get_fragment(split.group or 0)
+        vector, error = self.filling.column.vector, self.filling.error
+        state = _scan(dataset, fragment, [vector, error], start=split.start, rows=split.rows or 0).to_table()
+        empty = pc.and_(state.column(vector).is_null(), state.column(error).is_null())
+        places = np.flatnonzero(empty.to_numpy())
+        if len(places) == 0:
+            return
+        first, last = int(places[0]), int(places[-1])
+        wanted = state.column(ADDRESS).filter(empty).combine_chunks()
+        scanner = _scan(
+            dataset, fragment, [self.filling.column.source], start=split.start + first, rows=last - first + 1
+        )
+        for batch in scanner.to_batches():
+            yield pa.Table.from_batches([batch]).filter(pc.is_in(batch.column(ADDRESS), value_set=wanted))
+
+
+def _scan(dataset: Any, fragment: Any, columns: list[str], *, start: int, rows: int) -> Any:
+    return dataset.scanner(
+        columns=columns,
+        fragments=[fragment],
+        offset=start,
+        limit=rows,
+        with_row_address=True,
+        batch_size=BATCH_ROWS,
+        batch_readahead=2,
+        blob_handling="all_binary",  # else a blob column gives the places of its values
+    )
+
+
+def gap_splits(survey: Survey, *, path: str) -> tuple[Split, ...]:
+    """The tasks of a survey: ranges of the fragments that have empty rows."""
+    return tuple(
+        Split(path=path, group=gap.fragment, start=start, rows=rows)
+        for gap in survey.gaps
+        for start, rows in ranges(gap.rows, SPLIT_ROWS)
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReadGaps:
+    """The first stage: one row that names a split in, its empty rows out, decoded.
+
+    Attributes:
+        source: the table, its splits left out.
+        decoder: of images; None for texts.
+    """
+
+    source: GapSource
+    decoder: Decoder | None
+
+    def __call__(self, row: pa.Table) -> Iterator[pa.Table]:
+        """Tables of `ADDRESS`, the decoded columns or `TEXT`, and the seconds spent."""
+        split = Split.from_json(str(row.column("split")[0].as_py()))
+        started = time.perf_counter()
+        for table in read_split(self.source, split):
+            share_s = (time.perf_counter() - started) / max(1, table.num_rows)
+            cells = table.column(self.source.filling.column.source)
+            if self.decoder is None:
+                texts = {TEXT: cells, SECONDS: _numbers([0.0] * len(cells))}
+                yield _working(table.column(ADDRESS), texts, share_s)
+            else:
+                yield from self._decoded(table.column(ADDRESS), cells, self.decoder, share_s)
+            started = time.perf_counter()
+
+    def _decoded(
+        self, addresses: pa.ChunkedArray[Any], cells: pa.ChunkedArray[Any], decoder: Decoder, read_s: float
+    ) -> Iterator[pa.Table]:
+        height, width = decoder.image.crop
+        step = max(1, TABLE_BYTES // (height * width * 3))
+        for start in range(0, len(cells), step):
+            pixels: list[Pixels | None] = []
+            reasons: list[str | None] = []
+            seconds: list[float] = []
+            for cell in cells.slice(start, step):
+                began = time.perf_counter()
+                found, reason = self._pixels(cell.as_py(), decoder)
+                pixels.append(found)
+                reasons.append(reason)
+                seconds.append(time.perf_counter() - began)
+            columns = {
+                PIXELS: pixel_column(pixels, decoder.image),
+                REASON: pa.array(reasons, pa.string()),
+                SECONDS: _numbers(seconds),
+            }
+            yield _working(addresses.slice(start, step), columns, read_s)
+
+    def _pixels(self, cell: bytes | str | None, decoder: Decoder) -> tuple[Pixels | None, str | None]:
+        try:
+            if cell is None:
+                raise RowError("null", "no image")
+            if isinstance(cell, str):
+                _, cell = self.source.references.read(cell, max_bytes=decoder.limits.max_bytes)
+            return decoder.decode(cell).pixels, None
+        except RowError as error:
+            return None, str(error)
+
+
+def _working(addresses: pa.ChunkedArray[Any], columns: Mapping[str, Any], read_s: float) -> pa.Table:
+    return pa.table({ADDRESS: addresses, **columns, READ_SECONDS: _numbers([read_s] * len(addresses))})
+
+
+def _numbers(values: Sequence[float]) -> pa.Array[Any]:
+    return pa.array(values, pa.float32())
