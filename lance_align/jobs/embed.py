@@ -19,7 +19,9 @@ from lance_align.jobs.cluster import cluster, shape
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.decode import Reader
 from lance_align.jobs.encode import Target
-from lance_align.jobs.report import JobReport, parse_max_errors, too_many
+from lance_align.jobs.ledger import OnChanged
+from lance_align.jobs.policy import Duplicates, Policy, WhenGone
+from lance_align.jobs.report import JobReport, parse_max_errors
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.running import Job
 from lance_align.jobs.sources import Format, open_source
@@ -54,6 +56,10 @@ def embed(
     decode_seconds: float = 30.0,
     decode_memory_mb: int = 1024,
     max_errors: str | int | float | None = None,  # text first: the command line tries the types in this order
+    duplicates: Duplicates = "skip",
+    on_changed: OnChanged = "skip",
+    retry_errors: bool = False,
+    gone: WhenGone = "ignore",
     commit_rows: int = 10_000,
     commit_seconds: float = 60.0,
     block_rows: int | None = None,
@@ -90,6 +96,16 @@ def embed(
         decode_seconds: seconds after which the decoding of one image is given up.
         decode_memory_mb: memory that decoding one image may take, at least 256.
         max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
+        duplicates: what is done about rows of the input that share an id. The first in the input's order (files by
+            name, rows as they stand) counts, always; error makes the others a failure, found before anything is
+            written where ids come from a column.
+        on_changed: what is done about rows whose id the table holds. skip does not look at them. The others read them,
+            images included, and compare a hash of their content with the table's: update embeds changed rows again,
+            in place of the old ones, and so do rows that have no hash because table.add wrote them; error
+            leaves changed rows as they are and fails in the end. A row whose image cannot be read is left alone.
+        retry_errors: embed rows again that are in the table without a vector, in place of the old ones.
+        gone: what is done about rows of the table that the input does not have, whoever wrote them before this run:
+            nothing, list them in the report, or remove them once everything else has succeeded.
         commit_rows: rows after which a version of the table is made.
         commit_seconds: seconds after which one is made.
         block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
@@ -106,11 +122,18 @@ def embed(
     Raises:
         ArgumentError: the source, a column, the model or the table cannot be used; nothing was changed.
         MissingExtraError: an optional package is missing.
-        JobError: not every row is in the table, or too many failed (then `report` holds the account).
+        JobError: not every row is in the table; or it is, but too many failed, or there were duplicates or changed
+            rows where these are errors (then `report` holds the account).
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was written is committed.
     """
     started_at = datetime.now().astimezone()
-    limit = None if max_errors is None else parse_max_errors(max_errors)
+    policy = Policy(
+        duplicates=duplicates,
+        on_changed=on_changed,
+        retry_errors=retry_errors,
+        gone=gone,
+        max_errors=None if max_errors is None else parse_max_errors(max_errors),
+    )
     _check_positive(
         thumbnail_px=thumbnail_px,
         max_pixels=max_pixels,
@@ -154,14 +177,12 @@ def embed(
             rounds=Rounds(committer, commit_rows=commit_rows, commit_seconds=commit_seconds),
             shape=shape(spec, actors=actors, block_rows=block_rows, stall_seconds=stall_seconds),
             device=device,
+            policy=policy,
         )
         report = job.run(started_at=started_at, progress=progress, log_file=log_file)
-    if limit is not None and too_many(report, limit):
-        raise JobError(
-            f"{report.failed:,} of {report.rows_written:,} rows could not be embedded, more than "
-            f"max_errors={max_errors} allows; they are in the table with their reasons",
-            report,
-        )
+    objection = policy.objection(report)
+    if objection is not None:
+        raise JobError(objection, report)
     return report
 
 

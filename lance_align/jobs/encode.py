@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 
 from lance_align import faults
 from lance_align.encoders import load_encoder
-from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
 from lance_align.errors import RowError
 from lance_align.images import Pixels
 from lance_align.jobs import watchdog
 from lance_align.jobs.attempts import attempts
 from lance_align.jobs.batches import Batches
-from lance_align.jobs.decode import PIXELS, REASON, SECONDS, pixel_block
+from lance_align.jobs.decode import PIXELS, REASON, REPLACES, SECONDS, pixel_block
 from lance_align.jobs.receipts import Receipt
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.fragments import write_fragments
-from lance_align.tables.schema import ERROR, VECTOR_CRC32, Layout
+from lance_align.tables.schema import ERROR, ID, VECTOR_CRC32, Layout
 
 Reasons = list[str | None]
 
@@ -89,6 +89,7 @@ class BlockWriter:
             fragments=tuple(fragments),
             halved=self.batches.halved - halved,
             rows=rows.num_rows,
+            replacing=tuple(map(str, block.column(ID).filter(block.column(REPLACES)).to_pylist())),
             reasons=dict(Counter(error.split(":", 1)[0] for error in errors if error is not None)),
             decode_s=float(pc.sum(block.column(SECONDS)).as_py() or 0.0),
             encode_s=encoded - started,
@@ -155,7 +156,7 @@ def embed_pixels(block: pa.Table, encoder: Encoder, batches: Batches) -> tuple[V
 def embed_texts(column: pa.ChunkedArray[Any], encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
     """As `embed_pixels`, from a column of strings."""
     texts: list[str | None] = column.to_pylist()
-    reasons: Reasons = [_text_reason(text) for text in texts]
+    reasons: Reasons = [caption_reason(text) for text in texts]
     good = [str(text) for text, reason in zip(texts, reasons, strict=True) if reason is None]
     return _filled(reasons, *batches.embed(good, encoder.encode_texts, dim=encoder.spec.dim))
 
@@ -168,12 +169,6 @@ def _filled(reasons: Reasons, vectors: Vectors, new_reasons: Reasons) -> tuple[V
     for row, reason in zip(embedded, new_reasons, strict=True):
         reasons[row] = reason
     return filled, _with_bad_vectors(filled, reasons)
-
-
-def _text_reason(text: str | None) -> str | None:
-    if text is None:
-        return str(RowError("null", "no text"))
-    return None if text.strip() else str(RowError("empty", "a blank text"))
 
 
 def _with_bad_vectors(vectors: Vectors, reasons: Reasons) -> Reasons:

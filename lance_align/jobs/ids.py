@@ -14,6 +14,7 @@ stand for.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,9 +26,14 @@ from numpy.typing import NDArray
 from lance_align.errors import SourceError
 
 DIGEST_BYTES = 16
-_PERSON = b"lance_align row1"  # 16 bytes: keeps these digests apart from any other use of BLAKE2b
+# 16 bytes each: they keep these digests apart from any other use of BLAKE2b.
+_PERSON = b"lance_align row1"
+_CONTENT_PERSON = b"lance_align cnt1"
+
+_HEX = re.compile(f"[0-9a-f]{{{2 * DIGEST_BYTES}}}")
 
 Hashes = NDArray[np.uint64]  # (n, 2)
+Flags = NDArray[np.bool_]  # (n,)
 Payloads = Sequence[bytes | memoryview]
 
 
@@ -48,6 +54,27 @@ def row_digests(table: pa.Table) -> list[str]:
                 digest.update(cell)
             start += len(chunk)
     return [digest.hexdigest() for digest in digests]
+
+
+def content_hash(digest: str, image: bytes | None) -> str:
+    """What the table's `content_hash` holds of a row: 32 hexadecimal digits that change when its content does.
+
+    Args:
+        digest: the `row_digests` of the columns that travel.
+        image: the encoded image, or None where the row has none that can be read.
+    """
+    content = hashlib.blake2b(bytes.fromhex(digest), digest_size=DIGEST_BYTES, person=_CONTENT_PERSON)
+    content.update(b"\0" if image is None else b"\1")
+    content.update(image or b"")
+    return content.hexdigest()
+
+
+def hex_hashes(column: pa.ChunkedArray[Any] | pa.Array[Any]) -> tuple[Hashes, NDArray[np.bool_]]:
+    """A column of 32 hexadecimal digits as ``(n, 2) uint64``, and which cells hold such digits; others are zero."""
+    texts: list[Any] = column.to_pylist()
+    valid = np.array([text is not None and _HEX.fullmatch(text) is not None for text in texts], dtype=bool)
+    joined = "".join(text if ok else "0" * (2 * DIGEST_BYTES) for text, ok in zip(texts, valid, strict=True))
+    return np.frombuffer(bytes.fromhex(joined), dtype="<u8").reshape(len(texts), 2), valid
 
 
 def text_ids(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:

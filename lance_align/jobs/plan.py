@@ -19,16 +19,13 @@ import ray.data
 from lance_align.jobs.cluster import Shape
 from lance_align.jobs.decode import Reader
 from lance_align.jobs.encode import BlockWriter, Target
-from lance_align.jobs.ids import Hashes
-from lance_align.jobs.ledger import Answers, Ledger, Tally
+from lance_align.jobs.ledger import SPLIT_BITS
+from lance_align.jobs.ledger_actor import RemoteLedger
 from lance_align.jobs.receipts import Receipt
 from lance_align.jobs.sources import Split
 from lance_align.jobs.watchdog import watched, watched_items
 from lance_align.spec import ModelSpec
-from lance_align.tables.done import read_done_ids
 
-# Positions of rows: the split's number, then 2^40 rows in it.
-ROWS_PER_SPLIT = 2**40
 BLOCK_BYTES = 32 * 2**20  # of decoded rows between the stages; the pool gathers them to whole blocks of rows
 # A worker that dies is replaced and its block tried again; a block that kills four workers ends the job. Of itself Ray
 # Data tries for ever, in both stages.
@@ -51,11 +48,11 @@ class ReadSplit:
         """Stream the rows of the split."""
         number: int = row.column("number")[0].as_py()
         split = Split.from_json(row.column("split")[0].as_py())
-        yield from self.reader.rows(split, first_position=number * ROWS_PER_SPLIT, claims=self.ledger)
+        yield from self.reader.rows(split, first_position=number << SPLIT_BITS, claims=self.ledger)
 
 
 def receipts(
-    splits: tuple[Split, ...],
+    splits: Mapping[int, Split],
     read: ReadSplit,
     spec: ModelSpec,
     target: Target,
@@ -65,10 +62,13 @@ def receipts(
 ) -> Iterator[Receipt]:
     """Run the plan; receipts arrive as blocks are written, in no particular order.
 
+    Args:
+        splits: by their numbers.
+
     Raises:
         RayError: what a task raised, wrapped.
     """
-    rows = [{"number": number, "split": split.to_json()} for number, split in enumerate(splits)]
+    rows = [{"number": number, "split": split.to_json()} for number, split in splits.items()]
     arguments = (spec, target, device, shape.threads)
     for batch in stream(rows, read.__call__, BlockWriter, arguments, shape=shape):
         texts: list[Any] = batch.column("receipt").to_pylist()

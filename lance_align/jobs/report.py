@@ -5,17 +5,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from lance_align.errors import ArgumentError
 
 STAGES = ("read", "decode", "encode", "write", "commit")
+SHOWN = 3  # rows of a list in the text
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlace:
+    """A row of the input.
+
+    Attributes:
+        id: its id, cut at 1,000 characters.
+        file: the file it is in.
+        row: its number there, counted from 0.
+    """
+
+    id: str
+    file: str
+    row: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """The account of one run: every row of the input is in one of `embedded`, `failed`, `already_there`, `duplicates`.
+    """The account of one run.
+
+    Every row of the input is in one of `embedded`, `failed`, `already_there`, `duplicates`, `changed`.
 
     Attributes:
         source: what was read.
@@ -27,13 +45,19 @@ class JobReport:
         embedded: rows written with every vector they should have.
         failed: rows written with a reason in `error`.
         reasons: how many failed rows have which kind of reason.
-        already_there: rows whose id the table held before.
-        duplicates: rows whose id another row of the input has; that row was written.
+        already_there: rows whose id the table held before, or got from another writer meanwhile.
+        duplicates: rows whose id an earlier row of the input has; that row counts.
         stage_s: seconds of work in each of `STAGES`, summed over workers, so that they may exceed `elapsed_s`.
         workers: how many tasks or actors could work at once in each stage.
         commits: versions this run made.
         halved: how often a batch did not fit into a worker's memory, and the size of its later batches was halved.
         started_at, finished_at: with time zone.
+        updated: rows written in place of one that was there; they are among `embedded` and `failed`.
+        changed: rows whose id the table holds with another content, which was left as it is.
+        duplicate_rows, changed_rows: where such rows stand, the first 1,000 in the input's order.
+        gone: rows that the table held when the run began and that the input does not have; None if nobody asked.
+        gone_ids: the first 1,000 of their ids, in the table's order.
+        removed: how many of them were removed.
     """
 
     source: str
@@ -53,6 +77,13 @@ class JobReport:
     started_at: datetime
     finished_at: datetime
     halved: int = 0
+    updated: int = 0
+    changed: int = 0
+    duplicate_rows: Sequence[RowPlace] = ()
+    changed_rows: Sequence[RowPlace] = ()
+    gone: int | None = None
+    gone_ids: Sequence[str] = ()
+    removed: int = 0
 
     @property
     def elapsed_s(self) -> float:
@@ -61,7 +92,7 @@ class JobReport:
 
     @property
     def rows_written(self) -> int:
-        """Rows this run added to the table."""
+        """Rows this run wrote into the table."""
         return self.embedded + self.failed
 
     @property
@@ -72,7 +103,7 @@ class JobReport:
     @property
     def adds_up(self) -> bool:
         """Whether every row read is accounted for."""
-        return self.rows_read == self.embedded + self.failed + self.already_there + self.duplicates
+        return self.rows_read == self.rows_written + self.already_there + self.duplicates + self.changed
 
     @property
     def bottleneck(self) -> str | None:
@@ -97,6 +128,8 @@ class JobReport:
             "stage_shares": self.shares(),
             "bottleneck": self.bottleneck,
         }
+        for name in ("duplicate_rows", "changed_rows"):
+            fields[name] = [dataclasses.asdict(row) for row in getattr(self, name)]
         return json.dumps(fields, indent=2, default=dict)
 
     def to_text(self) -> str:
@@ -113,6 +146,7 @@ class JobReport:
             f"  failed         {self.failed:>12,}",
         ]
         lines += [f"    {kind:<13}{count:>12,}" for kind, count in sorted(self.reasons.items(), key=lambda r: -r[1])]
+        lines += self._life()
         if self.halved:
             times = "once" if self.halved == 1 else f"{self.halved:,} times"
             lines += ["", f"  memory ran out and batches were halved {times}; every row was tried again"]
@@ -121,6 +155,35 @@ class JobReport:
             mark = "  <- bottleneck" if stage == self.bottleneck else ""
             lines.append(f"    {stage:<8}{self.stage_s.get(stage, 0.0):>10.1f} s {share:>6.0%}{mark}")
         return "\n".join(lines)
+
+    def _life(self) -> list[str]:
+        """Lines about rows that were not simply new; none where there are none."""
+        counts = [
+            ("changed, as it was", self.changed),
+            ("updated, of these", self.updated),
+            ("gone from input", self.gone),
+            ("removed, of gone", self.removed),
+        ]
+        lines = [f"  {name:<18}{count:>9,}" for name, count in counts if count]
+        for name, count, rows in (
+            ("duplicate", self.duplicates, self.duplicate_rows),
+            ("changed", self.changed, self.changed_rows),
+        ):
+            lines += [f"    {name} {short(row.id)} in {short_path(row.file)}, row {row.row}" for row in rows[:SHOWN]]
+            if rows and count > SHOWN:
+                lines.append(f"    and {count - SHOWN:,} more")
+        lines += [f"    gone {short(text)}" for text in self.gone_ids[:SHOWN]]
+        return lines
+
+
+def short(text: str, limit: int = 40) -> str:
+    """Anybody's text on a line: quoted, control and direction marks escaped, cut."""
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def short_path(uri: str, limit: int = 40) -> str:
+    """The end of a path."""
+    return uri if len(uri) <= limit else "…" + uri[1 - limit :]
 
 
 def parse_max_errors(text: str | int | float) -> int | float:

@@ -14,10 +14,13 @@ from lance_align.jobs.cluster import Shape
 from lance_align.jobs.decode import Reader
 from lance_align.jobs.encode import Target
 from lance_align.jobs.failures import GO_ON, job_failures
-from lance_align.jobs.ledger import Tally
-from lance_align.jobs.plan import ReadSplit, RemoteLedger, receipts
+from lance_align.jobs.ledger import NOTES, SPLIT_BITS, Noted, Tally
+from lance_align.jobs.ledger_actor import RemoteLedger
+from lance_align.jobs.plan import ReadSplit, receipts
+from lance_align.jobs.policy import Policy, doubled
 from lance_align.jobs.progress import State, reporter
-from lance_align.jobs.report import JobReport
+from lance_align.jobs.report import JobReport, RowPlace
+from lance_align.jobs.rollcall import call_the_roll, is_needed
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.sources import Source
 from lance_align.spec import ModelSpec
@@ -35,6 +38,7 @@ class Job:
         rounds: its commits.
         shape: how the cluster is used.
         device: where the model runs.
+        policy: what is done about rows that are there, doubled, changed or gone.
     """
 
     source: Source
@@ -44,6 +48,7 @@ class Job:
     rounds: Rounds
     shape: Shape
     device: str
+    policy: Policy
 
     def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
         """Embed what the table lacks.
@@ -54,24 +59,52 @@ class Job:
         """
         rounds = self.rounds
         with job_failures():
-            ledger = RemoteLedger.start(self.target, version=rounds.version)
+            ledger = RemoteLedger.start(self.target, version=rounds.version, policy=self.policy)
+            rounds.learn = ledger.learn
             try:
                 with reporter(self.source.rows(), lambda: self._state(ledger), show=progress, log_file=log_file):
                     self._stream(ledger)
-                tally = ledger.tally()
+                report = self._report(ledger, started_at)
+                if self.policy.gone != "ignore":
+                    report = self._with_gone(report, ledger)
             finally:
                 ledger.stop()
-        if tally.granted != rounds.committed + rounds.dropped:
-            raise JobError(f"{tally.granted:,} rows were read to be embedded, {rounds.committed:,} arrived; {GO_ON}")
-        return self._report(tally, started_at)
+        return dataclasses.replace(report, finished_at=datetime.now().astimezone())
 
     def _stream(self, ledger: RemoteLedger) -> None:
         read = ReadSplit(reader=self.reader, ledger=ledger)
+        splits = dict(enumerate(self.source.splits))
+        if is_needed(self.reader.columns, self.source):
+            numbers = call_the_roll(self.source, self.reader.columns.id or "", ledger, at_once=self.shape.readers + 1)
+            duplicates = ledger.tally().duplicates
+            if self.policy.duplicates == "error" and duplicates:
+                raise JobError(f"{doubled(duplicates, self._places('duplicate', ledger))}; nothing was written")
+            splits = {number: splits[number] for number in numbers}
         with self.rounds.gathering():
-            for receipt in receipts(
-                self.source.splits, read, self.spec, self.target, shape=self.shape, device=self.device
-            ):
+            for receipt in receipts(splits, read, self.spec, self.target, shape=self.shape, device=self.device):
                 self.rounds.add(receipt)
+
+    def _places(self, what: Noted, ledger: RemoteLedger) -> tuple[RowPlace, ...]:
+        places = []
+        for position, text in ledger.notes(what):
+            file, row = self.source.place(position >> SPLIT_BITS, position & ((1 << SPLIT_BITS) - 1))
+            places.append(RowPlace(id=text, file=file, row=row))
+        return tuple(places)
+
+    def _with_gone(self, report: JobReport, ledger: RemoteLedger) -> JobReport:
+        gone = ledger.gone(NOTES)
+        report = dataclasses.replace(report, gone=gone.rows, gone_ids=gone.ids)
+        if self.policy.gone == "list" or not gone.rows or self.policy.objection(report) is not None:
+            return report
+        if report.rows_read == 0:
+            raise JobError(
+                f"the input has no rows at all, so none of the {gone.rows:,} rows of the table was removed; is it the "
+                "right input? gone='list' only counts them"
+            )
+        removed = ledger.remove_gone()
+        version = max(report.table_version, removed.version)
+        commits = report.commits + (removed.rows > 0)
+        return dataclasses.replace(report, removed=removed.rows, table_version=version, commits=commits)
 
     def _state(self, ledger: RemoteLedger) -> State:
         rounds = self.rounds
@@ -82,12 +115,15 @@ class Job:
             rows=rounds.rows,
             failed=rounds.reasons.total(),
             committed=rounds.committed,
-            skipped=tally.there + tally.duplicates,
+            skipped=tally.there + tally.duplicates + tally.changed,
             version=rounds.version,
         )
 
-    def _report(self, tally: Tally, started_at: datetime) -> JobReport:
+    def _report(self, ledger: RemoteLedger, started_at: datetime) -> JobReport:
         rounds, shape = self.rounds, self.shape
+        tally = ledger.tally()
+        if tally.granted != rounds.committed + rounds.dropped:
+            raise JobError(f"{tally.granted:,} rows were to be embedded, {rounds.committed:,} arrived; {GO_ON}")
         report = JobReport(
             source=self.source.location.uri,
             table_uri=self.target.uri,
@@ -100,6 +136,10 @@ class Job:
             reasons=dict(rounds.reasons),
             already_there=tally.there + rounds.dropped,
             duplicates=tally.duplicates,
+            updated=tally.again,
+            changed=tally.changed,
+            duplicate_rows=self._places("duplicate", ledger),
+            changed_rows=self._places("changed", ledger),
             stage_s={"read": tally.read_s, **rounds.seconds},
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors, "write": shape.actors},
             commits=rounds.commits,

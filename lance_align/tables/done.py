@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import lance
 import pyarrow as pa
 
 from lance_align.tables.failures import lance_failures
-from lance_align.tables.schema import ERROR, ID
+from lance_align.tables.schema import CONTENT_HASH, ERROR, ID
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,42 @@ def read_done_ids(
         dataset = _open(uri, storage_options, version)
         for batch in dataset.to_batches(columns=[ID], batch_size=batch_rows):
             yield cast(pa.StringArray, batch.column(0))
+
+
+def read_content_hashes(
+    uri: str,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+    batch_rows: int = 65_536,
+) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+    """Stream the ids of a table and the content hash of each, null where a row has none; see `read_done_ids`."""
+    with lance_failures("read the ids of", uri):
+        dataset = _open(uri, storage_options, version)
+        for batch in dataset.to_batches(columns=[ID, CONTENT_HASH], batch_size=batch_rows):
+            yield cast(pa.StringArray, batch.column(ID)), cast(pa.StringArray, batch.column(CONTENT_HASH))
+
+
+def read_failed_ids(
+    uri: str,
+    vectors: Sequence[str],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+    batch_rows: int = 65_536,
+) -> Iterator[pa.StringArray]:
+    """Stream the ids of rows with an error or without one of their vectors; see `read_done_ids`.
+
+    Args:
+        vectors: the vector columns; they are read through, for Lance keeps nulls beside the values.
+    """
+    with lance_failures("read the failed rows of", uri):
+        dataset = _open(uri, storage_options, version)
+        missing = " OR ".join(f"{vector} IS NULL" for vector in vectors)
+        for batch in dataset.to_batches(
+            columns=[ID], filter=f"{ERROR} IS NOT NULL OR {missing}", batch_size=batch_rows
+        ):
+            yield cast(pa.StringArray, batch.column(ID))
 
 
 def count_rows(uri: str, *, storage_options: Mapping[str, str] | None = None, version: int | None = None) -> RowCounts:

@@ -67,21 +67,53 @@ class Source(ABC):
     id: str | None = None
 
     @abstractmethod
-    def tables(self, split: Split) -> Iterable[pa.Table]:
-        """The rows of one split in tables of any size; deterministic."""
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterable[pa.Table]:
+        """The rows of one split in tables of any size; deterministic.
 
-    def read(self, split: Split) -> Iterator[pa.Table]:
+        Args:
+            columns: those that are needed; a format that can leaves the others unread.
+        """
+
+    def read(self, split: Split, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of one split, in order, in tables of at most `CHUNK_ROWS` rows and about `CHUNK_BYTES` bytes.
 
         A split read twice gives the same tables: everything downstream counts on it.
+
+        Args:
+            columns: None for all; some of them give the same rows in the same order, cut elsewhere.
         """
-        for table in self.tables(split):
-            yield from bounded(table.select(self.schema.names).cast(self.schema))
+        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        for table in self.tables(split, schema.names):
+            yield from bounded(table.select(schema.names).cast(schema))
+
+    def place(self, number: int, row: int) -> tuple[str, int]:
+        """Where a row stands, for people.
+
+        Args:
+            number: the split's, counted from 0.
+            row: in the split, counted from 0.
+
+        Returns:
+            The file's URI and the row in it, counted from 0. A file in parts of unknown length (Arrow's record
+            batches) is named with the part, and the row counts from there.
+        """
+        split = self.splits[number]
+        if split.files:
+            return self.location.at(f"{split.path}/{split.files[row]}").uri, 0
+        uri = self.location.at(split.path).uri
+        before = [other.rows for other in self.splits if other.path == split.path and _precedes(other, split)]
+        if any(rows is None for rows in before):
+            return f"{uri} (part {split.group})", row
+        return uri, sum(rows or 0 for rows in before) + row
 
     def rows(self) -> int | None:
         """How many rows there are, or None where only reading tells."""
         counts = [split.rows for split in self.splits]
         return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+
+
+def _precedes(one: Split, other: Split) -> bool:
+    return (one.group or 0, one.start) < (other.group or 0, other.start)
 
 
 def bounded(table: pa.Table) -> Iterator[pa.Table]:

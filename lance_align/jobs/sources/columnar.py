@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
@@ -22,12 +22,12 @@ SPLIT_ROWS = 8192
 class ParquetSource(Source):
     """One split a row group; long groups are cut in ranges, which read the group again."""
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
-        """The rows of the group's range."""
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of the group's range; other columns are not read."""
         with _opened(self.location.at(split.path)) as file:
             parquet = pq.ParquetFile(file)
             batches = parquet.iter_batches(
-                batch_size=CHUNK_ROWS, row_groups=[split.group or 0], columns=self.schema.names, use_threads=False
+                batch_size=CHUNK_ROWS, row_groups=[split.group or 0], columns=list(columns), use_threads=False
             )
             yield from cut(batches, split.start, split.rows)
 
@@ -36,14 +36,16 @@ class ParquetSource(Source):
 class ArrowSource(Source):
     """One split a record batch of an IPC file; a stream has no index and is one split."""
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
-        """The rows of the batch, or of the stream."""
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of the batch, or of the stream; other columns are not read from files."""
         with _opened(self.location.at(split.path)) as file:
             if split.group is None:
                 for batch in ipc.open_stream(file):
                     yield pa.Table.from_batches([batch])
             else:
-                yield pa.Table.from_batches([ipc.open_file(file).get_batch(split.group)])
+                names = ipc.open_file(file).schema.names  # of this file: the order may be another one in each
+                options = ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
+                yield pa.Table.from_batches([ipc.open_file(file, options=options).get_batch(split.group)])
 
 
 def open_parquet(location: Location, files: list[str], *, allow_outside: bool) -> ParquetSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ PATH = "path"
 class FolderSource(Source):
     """Rows of one column, ``path``: relative to the folder, with ``/`` between its parts; also the row's id."""
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:  # noqa: ARG002  there is one
         """The paths; the files are read where they are decoded."""
         yield pa.table({PATH: pa.array(split.files, pa.string())})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lance
@@ -25,11 +25,11 @@ class LanceSource(Source):
 
     version: int
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
-        """The rows of the fragment's range, without deleted ones."""
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of the fragment's range, without deleted ones; other columns are not read."""
         fragment: Any = lance.dataset(self.location.uri, version=self.version).get_fragment(split.group or 0)
         for batch in fragment.to_batches(
-            columns=self.schema.names, batch_size=CHUNK_ROWS, offset=split.start, limit=split.rows
+            columns=list(columns), batch_size=CHUNK_ROWS, offset=split.start, limit=split.rows
         ):
             yield pa.Table.from_batches([batch])
 

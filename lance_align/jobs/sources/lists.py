@@ -7,7 +7,7 @@ pictures. Tasks then read ranges of rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,19 +27,19 @@ BLOCK_BYTES = 16 * 2**20  # types are settled by the first block; a line longer 
 class CsvSource(Source):
     """Comma-separated values with a header line, UTF-8, quoted line breaks allowed."""
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
-        """The rows of the range."""
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of the range; other columns are not converted."""
         with self.location.filesystem.open_input_stream(split.path, compression="detect") as stream:
             types = {field.name: field.type for field in self.schema}
-            yield from cut(_csv(stream, types), split.start, split.rows)
+            yield from cut(_csv(stream, types, columns), split.start, split.rows)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class JsonlSource(Source):
     """One JSON object a line, UTF-8."""
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
-        """The rows of the range."""
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:  # noqa: ARG002  a line is parsed whole
+        """The rows of the range, with all columns."""
         with self.location.filesystem.open_input_stream(split.path, compression="detect") as stream:
             yield from cut(_jsonl(stream, self.schema), split.start, split.rows)
 
@@ -99,16 +99,18 @@ def _parts(
 def _count(kind: type[CsvSource] | type[JsonlSource], location: Location, path: str, schema: pa.Schema) -> list[Split]:
     """Read a file through, so that a line that does not fit is found before anything is written."""
     whole = kind(location=location, schema=schema, splits=(), references=References(location))
-    total = sum(table.num_rows for table in whole.tables(Split(path=path)))
+    total = sum(table.num_rows for table in whole.tables(Split(path=path), schema.names))
     return [Split(path=path, start=start, rows=rows) for start, rows in ranges(total, SPLIT_ROWS)]
 
 
-def _csv(stream: Any, types: Mapping[str, pa.DataType]) -> pacsv.CSVStreamingReader:
+def _csv(stream: Any, types: Mapping[str, pa.DataType], columns: Sequence[str] = ()) -> pacsv.CSVStreamingReader:
     return pacsv.open_csv(
         stream,
         read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(column_types=dict(types), strings_can_be_null=True, null_values=[""]),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict(types), include_columns=list(columns), strings_can_be_null=True, null_values=[""]
+        ),
     )
 
 

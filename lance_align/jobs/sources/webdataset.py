@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +52,7 @@ class _Sample:
 class WebDatasetSource(Source):
     """One split a shard (.tar, .tar.gz, .tgz), read from front to back; nothing is unpacked to disk."""
 
-    def tables(self, split: Split) -> Iterator[pa.Table]:
+    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:  # noqa: ARG002  a tar is read whole
         """The samples of the shard.
 
         Raises:

@@ -1,0 +1,143 @@
+"""The job's ledger in a process of its own, and how tasks and the driver reach it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lance_align.jobs.encode import Target
+from lance_align.jobs.ids import Flags, Hashes, hex_hashes, id_hashes
+from lance_align.jobs.ledger import Answers, Ledger, Noted, Positions, Tally
+from lance_align.jobs.policy import Policy
+from lance_align.tables.done import read_content_hashes, read_done_ids, read_failed_ids
+from lance_align.tables.gone import Gone, Removed, list_gone, remove_gone
+
+
+class LedgerActor:
+    """A `Ledger`, filled with what a version of the table holds."""
+
+    def __init__(self, target: Target, version: int, policy: Policy) -> None:
+        self._target, self._version = target, version
+        self._ledger = Ledger(retry_errors=policy.retry_errors, on_changed=policy.on_changed)
+        place: dict[str, Any] = {"storage_options": target.storage_options, "version": version}
+        if policy.on_changed == "skip":
+            for ids in read_done_ids(target.uri, **place):
+                self._ledger.hold(_hashes(ids))
+        else:
+            for ids, contents in read_content_hashes(target.uri, **place):
+                hashes, hashed = hex_hashes(contents)
+                self._ledger.hold(_hashes(ids), contents=hashes, hashed=hashed)
+        if policy.retry_errors:
+            vectors = [column.vector for column in target.layout.embedded]
+            for ids in read_failed_ids(target.uri, vectors, **place):
+                self._ledger.hold_failed(_hashes(ids))
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `Ledger`."""
+        return getattr(self._ledger, method)(*arguments)
+
+    def gone(self, limit: int) -> Gone:
+        """See `list_gone`."""
+        return list_gone(self._target.uri, self._is_gone, limit=limit, **self._place())
+
+    def remove_gone(self) -> Removed:
+        """See `remove_gone`."""
+        return remove_gone(self._target.uri, self._is_gone, **self._place())
+
+    def _place(self) -> dict[str, Any]:
+        return {"version": self._version, "storage_options": self._target.storage_options}
+
+    def _is_gone(self, ids: pa.StringArray) -> Flags:
+        return self._ledger.gone(_hashes(ids))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RemoteLedger:
+    """The ledger as tasks and the driver see it.
+
+    It never restarts: what was claimed would be forgotten. It runs on the driver's node, whose loss ends the
+    job anyway.
+
+    Attributes:
+        handle: of the `LedgerActor`.
+    """
+
+    handle: Any
+
+    @classmethod
+    def start(cls, target: Target, *, version: int, policy: Policy) -> RemoteLedger:
+        """Start the actor; it reads what `version` of the table holds."""
+        here: Any = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(LedgerActor)
+        return cls(actor.remote(target, version, policy))
+
+    def enrol(self, first_position: int, hashes: Hashes, named: Flags, read_s: float) -> Positions:
+        """See `Ledger.enrol`."""
+        losers: Positions = self._ask("enrol", first_position, hashes, named, read_s)
+        return losers
+
+    def end_roll_call(self) -> NDArray[np.int64]:
+        """See `Ledger.end_roll_call`."""
+        numbers: NDArray[np.int64] = self._ask("end_roll_call")
+        return numbers
+
+    def claim(self, first_position: int, hashes: Hashes, named: Flags, read_s: float) -> Answers:
+        """See `Ledger.claim`."""
+        answers: Answers = self._ask("claim", first_position, hashes, named, read_s)
+        return answers
+
+    def compare(self, hashes: Hashes, contents: Hashes, readable: Flags) -> Answers:
+        """See `Ledger.compare`."""
+        answers: Answers = self._ask("compare", hashes, contents, readable)
+        return answers
+
+    def note(self, what: Noted, ids: Mapping[int, str]) -> None:
+        """See `Ledger.note`."""
+        self._ask("note", what, ids)
+
+    def notes(self, what: Noted) -> list[tuple[int, str]]:
+        """See `Ledger.notes`."""
+        notes: list[tuple[int, str]] = self._ask("notes", what)
+        return notes
+
+    def learn(self, ids: pa.StringArray) -> pa.StringArray:
+        """See `Ledger.learn`: ids in, those that are on their way out."""
+        coming: Flags = self._ask("learn", _hashes(ids))
+        on_their_way: pa.StringArray = ids.filter(pa.array(coming))
+        return on_their_way
+
+    def tally(self) -> Tally:
+        """See `Ledger.tally`."""
+        tally: Tally = self._ask("tally")
+        return tally
+
+    def gone(self, limit: int) -> Gone:
+        """Rows that the table held when the run began and that the input does not have; see `list_gone`."""
+        answer: Any = ray.get(self.handle.gone.remote(limit))
+        gone: Gone = answer
+        return gone
+
+    def remove_gone(self) -> Removed:
+        """Remove them; see `lance_align.tables.gone.remove_gone`."""
+        answer: Any = ray.get(self.handle.remove_gone.remote())
+        removed: Removed = answer
+        return removed
+
+    def stop(self) -> None:
+        """End the actor."""
+        ray.kill(self.handle)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return ray.get(self.handle.ask.remote(method, *arguments))
+
+
+def _hashes(ids: pa.StringArray) -> Hashes:
+    texts: list[Any] = ids.to_pylist()
+    return id_hashes(texts)

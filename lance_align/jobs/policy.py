@@ -1,0 +1,67 @@
+"""What a job does about rows that are there, doubled, changed or gone, and when it counts as failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from lance_align.errors import ArgumentError
+from lance_align.jobs.ledger import OnChanged
+from lance_align.jobs.report import JobReport, RowPlace, short, too_many
+
+Duplicates = Literal["skip", "error"]
+WhenGone = Literal["ignore", "list", "remove"]
+
+_NAMED = 3  # ids in an error message
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """See `lance_align.jobs.embed` for the words.
+
+    Raises:
+        ArgumentError: a word that is none of those allowed.
+    """
+
+    duplicates: Duplicates = "skip"
+    on_changed: OnChanged = "skip"
+    retry_errors: bool = False
+    gone: WhenGone = "ignore"
+    max_errors: int | float | None = None
+
+    def __post_init__(self) -> None:
+        for name, words in (("duplicates", Duplicates), ("on_changed", OnChanged), ("gone", WhenGone)):
+            if getattr(self, name) not in get_args(words):
+                raise ArgumentError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(get_args(words))}")
+
+    def objection(self, report: JobReport) -> str | None:
+        """Why a run that came to its end counts as failed, in one line; None if it does not."""
+        if self.duplicates == "error" and report.duplicates:
+            return doubled(report.duplicates, report.duplicate_rows)
+        if self.on_changed == "error" and report.changed:
+            return (
+                f"{report.changed:,} rows of the input have another content than the table's rows of the same id "
+                f"({_first(report.changed, report.changed_rows)}), which were left as they are; --on-changed update "
+                "embeds them again"
+            )
+        if self.max_errors is not None and too_many(report, self.max_errors):
+            limit = f"{100 * self.max_errors:.6g}%" if isinstance(self.max_errors, float) else f"{self.max_errors:,}"
+            return (
+                f"{report.failed:,} of {report.rows_written:,} rows could not be embedded, more than "
+                f"max_errors={limit} allows; they are in the table with their reasons"
+            )
+        return None
+
+
+def doubled(count: int, rows: Sequence[RowPlace]) -> str:
+    """What is wrong with an input that has duplicates where there may be none."""
+    return (
+        f"{count:,} rows of the input have the id of an earlier row ({_first(count, rows)}); make ids unique, or let "
+        "the first of each count with --duplicates skip"
+    )
+
+
+def _first(count: int, rows: Sequence[RowPlace]) -> str:
+    named = ", ".join(f"{short(row.id)} in {row.file}, row {row.row}" for row in rows[:_NAMED])
+    return f"{named}, …" if count > _NAMED else named
