@@ -157,4 +157,3 @@ def _dataset(rows: Sequence[Mapping[str, Any]], read: WatchedRead, worker: tuple
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
-
