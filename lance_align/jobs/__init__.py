@@ -1,6 +1,7 @@
 """Jobs on Ray: rows of images and texts to a table of vectors.
 
 embed      the main job; its keyword arguments are its configuration
+backfill   the same for the rows of a table that is there
 running    one run of it, on the driver: receipts, rounds of commits, the account
 rounds     when receipts become a version of the table
 plan       the Ray Data plan: read and decode in tasks, embed and write in a pool of actors
@@ -11,6 +12,10 @@ ids        names for rows
 ledger     which ids are done or claimed
 decode     rows to pixels, in tasks
 encode     pixels and texts to vectors and fragments, in actors
+gaps       rows of a table that lack a vector, to pixels, in tasks
+vectors    pixels and texts to vectors, in actors
+filling    one run of backfill, on the driver
+fill_rounds when vectors become a version of the table
 batches    how many rows the model is given at once, and which are to blame for an error
 watchdog   ends a worker that makes no progress
 attempts   storage calls, repeated where that may help
@@ -23,7 +28,8 @@ stopping   SIGTERM and Ctrl-C
 
 from __future__ import annotations
 
+from lance_align.jobs.backfill import backfill
 from lance_align.jobs.embed import embed
 from lance_align.jobs.report import JobReport
 
-__all__ = ["JobReport", "embed"]
+__all__ = ["JobReport", "backfill", "embed"]

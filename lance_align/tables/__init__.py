@@ -11,6 +11,7 @@
     pending    data files before they are committed
     commits    data files to table versions, on the driver
     removal    rows that leave
+    filling    vectors into rows that are there
     done       ids and counts of what is there
     failures   Lance's errors as one line with a remedy
 
