@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lance_align.attaching import attach as attach
     from lance_align.encoders import allow_models as allow_models
     from lance_align.encoders import load_encoder as load_encoder
     from lance_align.encoders import resolve_spec as resolve_spec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
     from lance_align.jobs import JobReport as JobReport
+    from lance_align.jobs.backfill import backfill as backfill
     from lance_align.jobs.embed import embed as embed
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
@@ -40,6 +42,8 @@ _HOMES = {
     "Verification": "lance_align.verification",
     "add_labels": "lance_align.labels",
     "allow_models": "lance_align.encoders",
+    "attach": "lance_align.attaching",
+    "backfill": "lance_align.jobs",
     "embed": "lance_align.jobs",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
