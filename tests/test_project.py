@@ -32,6 +32,8 @@ def test_the_table_of_contents_is_pinned() -> None:
         "__version__",
         "add_labels",
         "allow_models",
+        "attach",
+        "backfill",
         "embed",
         "load_encoder",
         "resolve_spec",
