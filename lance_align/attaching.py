@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +9,7 @@ import pyarrow as pa
 from lance_align.encoders import allow_models, resolve_spec
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
 from lance_align.spec import ModelSpec
+from lance_align.tables.conflicts import attempts
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
 from lance_align.tables.layout import ERROR, VECTOR, EmbeddedColumn
 from lance_align.tables.metadata import (
@@ -24,8 +24,6 @@ from lance_align.tables.metadata import (
     read_specs,
 )
 
-MAX_ATTEMPTS = 8
-FIRST_PAUSE_S = 0.1  # doubles with each attempt
 # Column names that LanceDB adds to results or Lance keeps for itself.
 _TAKEN_NAMES = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
 
@@ -71,16 +69,14 @@ def attach(
     column = _column(image=image, text=text, vector=vector)
     spec = model if isinstance(model, ModelSpec) else resolve_spec(model, revision=revision)
     with lance_failures("attach a model to", str(table.name)):
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+        for is_last in attempts():
             table.checkout_latest()
             dataset = table.to_lance()
             try:
                 _attach(dataset, column, spec, name=table.name)
                 break
             except LANCE_ERRORS as error:
-                if isinstance(error, LanceAlignError) or not _is_conflict(error) or attempt == MAX_ATTEMPTS - 1:
+                if isinstance(error, LanceAlignError) or not _is_conflict(error) or is_last:
                     raise
         table.checkout_latest()
     allow_models(spec.name)  # who names a model trusts it

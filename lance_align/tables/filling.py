@@ -9,7 +9,6 @@ was looked up in: Lance tells of any change of the same fragments in between, an
 from __future__ import annotations
 
 import dataclasses
-import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -24,13 +23,12 @@ from lance_align import faults
 from lance_align.errors import LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
+from lance_align.tables.conflicts import attempts
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
 from lance_align.tables.layout import VECTOR_CRC32, EmbeddedColumn
 from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
 
 ADDRESS = "_rowaddr"  # Lance's: the fragment's id in the upper 32 bits, the place in it in the lower
-MAX_ATTEMPTS = 10
-FIRST_PAUSE_S = 0.05  # doubles with each attempt: 25 s in all
 
 Files = tuple[tuple[str, ...], str]
 Fields = dict[str, tuple[int, str]]
@@ -209,13 +207,11 @@ class Filler:
         """One version with new values; how many rows each fragment got."""
         transaction_id = str(uuid.uuid4())
         filled, counts = Filled(), dict[int, int]()
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
-            seen = self.version
+        began = self.version
+        for is_last in attempts():
             try:
                 self._catch_up()
-                if attempt and self._landed(transaction_id, since=seen):
+                if self._landed(transaction_id, since=began):
                     break
                 filled, update, counts = self._update(rows, condition)
                 if filled.rows:
@@ -225,7 +221,7 @@ class Filler:
             except LANCE_ERRORS as error:
                 if isinstance(error, LanceAlignError):
                     raise
-                if not isinstance(error, CommitConflictError) or attempt == MAX_ATTEMPTS - 1:
+                if not isinstance(error, CommitConflictError) or is_last:  # where retrying is of no use, columns tell
                     raise table_error(error, doing="fill", uri=self.uri) from error
         return filled, counts
 
