@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_align.encoders import load_encoder
-from lance_align.errors import RowError
+from lance_align.errors import ArgumentError, RowError
 from lance_align.images import DecodeLimits
 from lance_align.jobs import embed
 from lance_align.sandbox import Decoder, decoder_pid
@@ -163,7 +163,7 @@ def test_poison_costs_its_own_rows(tmp_path: Path) -> None:
         faults.at("decode", "allocate", marker=png(20))
         faults.at("decode", "kill", marker=png(27), times=1)
         started = time.monotonic()
-        report = run(source, tmp_path, decode_seconds=1.0)
+        report = run(source, tmp_path, decode_seconds=3.0, decode_memory_mb=384)
         assert time.monotonic() - started < 60
         assert faults.fired("decode") == 2 + 2 + 2 + 1
     assert report.reasons == {"crash": 1, "timeout": 1, "memory": 1}
@@ -175,6 +175,14 @@ def test_poison_costs_its_own_rows(tmp_path: Path) -> None:
             assert row == expected
         else:
             assert (row["vector"], row["error"].split(":")[0]) == (None, reason)
+
+
+@pytest.mark.parametrize(("option", "value"), [("decode_seconds", 0.0), ("decode_memory_mb", 64)])
+def test_limits_that_cannot_work_are_refused_before_anything_is_made(option: str, value: float, tmp_path: Path) -> None:
+    source = parquet(pictures(1), tmp_path / "in.parquet")
+    with pytest.raises(ArgumentError, match=f"{option}={value}; expected"):
+        run(source, tmp_path / "db", **{option: value})
+    assert not (tmp_path / "db").exists()
 
 
 @contextlib.contextmanager

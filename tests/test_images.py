@@ -56,6 +56,18 @@ def test_grey_modes_keep_their_brightness(mode: str) -> None:
     assert (pixels == (255 if mode == "1" else 200)).all()
 
 
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_deep_grey_is_scaled_as_a_whole(image_format: str) -> None:
+    """16 bits by their range, floating point by its brightest pixel, wherever in a large picture that is."""
+    grey = np.linspace(0, 40_000, 1500 * 1100).reshape(1500, 1100)
+    deep = grey.astype(np.uint16) if image_format == "PNG" else grey.astype(np.float32)
+    pixels = np.asarray(
+        decode(encoded(Image.fromarray(deep), image_format), limits=DecodeLimits(formats=("PNG", "TIFF")))
+    )
+    top = 65535 if image_format == "PNG" else 40_000
+    assert (pixels[:, :, 0] == (deep.astype(np.float64) * (255 / top)).astype(np.uint8)).all()
+
+
 def test_palette_with_transparency_gives_its_colours() -> None:
     picture = Image.new("P", (4, 4), 1)
     picture.putpalette([0, 0, 0, *RED])

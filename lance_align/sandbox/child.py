@@ -39,7 +39,7 @@ def serve() -> None:
         except (EOFError, OSError):
             return
         decoder = _decoder(question)
-        _limit(resource.RLIMIT_AS, decoder.memory_mb * 2**20)
+        _limit(resource.RLIMIT_AS, decoder.memory_mb * 2**20, for_good=False)
         # The parent ends a hang. Should it die meanwhile, the kernel does: SIGALRM's own action needs no Python.
         # (A parent-death signal would also come when only the thread that started this process ends.)
         signal.setitimer(signal.ITIMER_REAL, decoder.seconds + GRACE_S)
@@ -61,15 +61,17 @@ def _confine() -> None:
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
     ):
-        _limit(kind, most)
+        _limit(kind, most, for_good=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's workers block some, and that is inherited
 
 
-def _limit(kind: int, most: int) -> None:
+def _limit(kind: int, most: int, *, for_good: bool) -> None:
     _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(kind, (most, most if for_good else hard))
 
 
 @functools.lru_cache(maxsize=8)

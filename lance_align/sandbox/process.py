@@ -125,7 +125,15 @@ class DecoderProcess:
 
     def _start(self) -> socket.socket:
         self._channel, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-S", "-c", _BOOT, str(_PACKAGE), json.dumps(sys.path)]
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _BOOT,
+            str(_PACKAGE),
+            json.dumps([str(entry) for entry in sys.path]),
+        ]
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our interpreter and our program
