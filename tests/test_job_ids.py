@@ -6,15 +6,13 @@ import datetime as dt
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_align.errors import SourceError
-from lance_align.jobs.ids import id_hashes, row_digests, text_ids
-from lance_align.jobs.ledger import DUPLICATE, GRANTED, IN_TABLE, THERE, IdSet, Ledger
+from lance_align.jobs.ids import content_hash, hex_hashes, row_digests, text_ids
 
 SCHEMA = pa.schema(
     {
@@ -118,46 +116,17 @@ def test_floats_are_no_ids() -> None:
         text_ids(pa.chunked_array([[1.0]]), "n")
 
 
-def hashes(*numbers: int) -> Any:
-    return np.array([[number >> 1, number & 1] for number in numbers], dtype=np.uint64)  # pairs share a half
+def test_content_hashes_tell_rows_and_images_apart() -> None:
+    one, other = row_digests(pa.table({"caption": ["a", "b"]}))
+    hashes = {content_hash(digest, image) for digest in (one, other) for image in (None, b"", b"x", b"\1x")}
+    assert len(hashes) == 8
+    assert content_hash(one, b"x") == content_hash(one, b"x")
+    assert content_hash("00" * 16, b"x") == "a884875a17eb0cd3444fb2feda565a01"  # in tables: from version to version
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), max_size=12))
-def test_the_ledger_grants_each_id_once_and_again_to_the_same_row(claims: list[list[int]]) -> None:
-    ledger = Ledger()
-    firsts = [100 * number for number in range(len(claims))]
-    answers = [ledger.claim(first, hashes(*claim), 0.0).tolist() for first, claim in zip(firsts, claims, strict=True)]
-    granted = [
-        row
-        for claim, answer in zip(claims, answers, strict=True)
-        for row, a in zip(claim, answer, strict=True)
-        if a == GRANTED
-    ]
-    assert sorted(granted) == sorted({number for claim in claims for number in claim})
-    tally = ledger.tally()
-    for first, claim, answer in reversed(list(zip(firsts, claims, answers, strict=True))):
-        assert ledger.claim(first, hashes(*claim), 0.0).tolist() == answer  # a task that is run again
-    assert ledger.tally() == tally
-    assert tally.read == tally.granted + tally.duplicates == sum(map(len, claims))
-
-
-def test_the_ledger_knows_what_the_table_holds() -> None:
-    ledger = Ledger([["a", "b"], ["c", "c"]])
-    answers = ledger.claim(0, id_hashes(["a", "x", "x", "c"]), 0.5)
-    assert answers.tolist() == [THERE, GRANTED, DUPLICATE, THERE]
-    assert ledger.tally().there == 2
-    assert ledger.tally().read_s == 0.5
-
-
-def test_an_id_set_finds_all_of_many() -> None:
-    numbers = np.random.default_rng(0).permutation(20_000)
-    ids = IdSet()
-    for start in range(0, 20_000, 700):
-        part = numbers[start : start + 700]
-        ids.add(hashes(*part.tolist()), part.astype(np.int64))
-    known, owners = ids.owners(hashes(*range(20_000)))
-    assert known.all()
-    assert owners.tolist() == list(range(20_000))
-    assert not ids.owners(hashes(20_000, 20_001))[0].any()
-    assert IN_TABLE < 0
+def test_hexadecimal_digits_become_hashes_and_anything_else_none() -> None:
+    digits = "00000000000000010000000000000002"
+    found, valid = hex_hashes(pa.array([digits, None, "", digits.upper() + "\n", "x" * 32, "é" * 32]))
+    assert valid.tolist() == [True, False, False, False, False, False]
+    assert found[0].tolist() == [2**56, 2 * 2**56]
+    assert not found[1:].any()

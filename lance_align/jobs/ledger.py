@@ -195,7 +195,8 @@ class Ledger:
         claimed[first[mine]] = True  # of rows with one hash all are told the same
         self._tell(hashes, places, (states & ~_POSITION) | (owners + 1) | np.where(claimed[first], _CLAIMED, 0), first)
         answers = np.where(mine, self._answers(states), DUPLICATE).astype(np.uint8)
-        counts = np.bincount(answers[~(named & (states & _ENROLLED != 0))], minlength=6)
+        counted = np.where(mine & (states & _COMPARED != 0), LOOK, answers)  # `compare` counts these
+        counts = np.bincount(counted[~(named & (states & _ENROLLED != 0))], minlength=6)
         tally = Tally(
             read=int(counts.sum()),
             granted=int(counts[GRANTED] + counts[AGAIN]),

@@ -22,6 +22,7 @@ from lance_align.jobs.ledger import SPLIT_BITS
 from lance_align.jobs.ledger_actor import RemoteLedger
 from lance_align.jobs.reading import read_split
 from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.watchdog import watched_items
 
 TASK_ROWS = 2**18  # a task reads at least this many ids, if there are
 TASK_STRETCHES = 64  # or this many parts of files
@@ -50,11 +51,14 @@ def is_needed(columns: Columns, source: Source) -> bool:
     return columns.id is not None and columns.id != source.id
 
 
-def call_the_roll(source: Source, id_column: str, ledger: RemoteLedger, *, at_once: int) -> list[int]:
+def call_the_roll(
+    source: Source, id_column: str, ledger: RemoteLedger, *, at_once: int, stall_seconds: float
+) -> list[int]:
     """Enrol every row that has an id.
 
     Args:
         at_once: tasks in flight.
+        stall_seconds: a task that reads nothing for so long ends its process, and is tried again.
 
     Returns:
         The numbers of the splits that hold rows to be claimed.
@@ -68,7 +72,7 @@ def call_the_roll(source: Source, id_column: str, ledger: RemoteLedger, *, at_on
     for stretches in _tasks(source.splits):
         if len(running) >= at_once:
             running = _wait(running)
-        running.append(enrol.remote(small, id_column, ledger, stretches))
+        running.append(enrol.remote(small, id_column, ledger, stretches, stall_seconds))
     while running:
         running = _wait(running)
     return [int(number) for number in ledger.end_roll_call()]
@@ -116,11 +120,14 @@ def _follows(held: Stretch, split: Split) -> bool:
     return (split.path, split.group, split.start) == (before.path, before.group, before.start + before.rows)
 
 
-def _enrol(source: Source, id_column: str, ledger: RemoteLedger, stretches: Sequence[Stretch]) -> None:
+def _enrol(
+    source: Source, id_column: str, ledger: RemoteLedger, stretches: Sequence[Stretch], stall_seconds: float
+) -> None:
     """What a task does: it may be run again, and says the same."""
     for stretch in stretches:
         started = time.perf_counter()
-        for position, ids in _by_split(_ids(source, stretch.split, id_column), stretch):
+        tables = watched_items(_ids(source, stretch.split, id_column), stall_seconds)
+        for position, ids in _by_split(tables, stretch):
             texts: list[Any] = ids.to_pylist()
             named = np.array([text is not None for text in texts], dtype=bool)
             hashes = id_hashes([text or "" for text in texts])

@@ -9,12 +9,12 @@ from datetime import datetime
 
 from ray.exceptions import RayError
 
-from lance_align.errors import JobError
+from lance_align.errors import JobError, SourceError
 from lance_align.jobs.cluster import Shape
 from lance_align.jobs.decode import Reader
 from lance_align.jobs.encode import Target
 from lance_align.jobs.failures import GO_ON, job_failures
-from lance_align.jobs.ledger import NOTES, SPLIT_BITS, Noted, Tally
+from lance_align.jobs.ledger import MAX_SPLITS, NOTES, SPLIT_BITS, Noted, Tally
 from lance_align.jobs.ledger_actor import RemoteLedger
 from lance_align.jobs.plan import ReadSplit, receipts
 from lance_align.jobs.policy import Policy, doubled
@@ -74,8 +74,18 @@ class Job:
     def _stream(self, ledger: RemoteLedger) -> None:
         read = ReadSplit(reader=self.reader, ledger=ledger)
         splits = dict(enumerate(self.source.splits))
+        if len(splits) > MAX_SPLITS:
+            raise SourceError(
+                f"{self.source.location.uri} has {len(splits):,} parts; a run takes {MAX_SPLITS:,} at most"
+            )
         if is_needed(self.reader.columns, self.source):
-            numbers = call_the_roll(self.source, self.reader.columns.id or "", ledger, at_once=self.shape.readers + 1)
+            numbers = call_the_roll(
+                self.source,
+                self.reader.columns.id or "",
+                ledger,
+                at_once=self.shape.readers + 1,
+                stall_seconds=self.shape.stall_seconds,
+            )
             duplicates = ledger.tally().duplicates
             if self.policy.duplicates == "error" and duplicates:
                 raise JobError(f"{doubled(duplicates, self._places('duplicate', ledger))}; nothing was written")
@@ -85,11 +95,11 @@ class Job:
                 self.rounds.add(receipt)
 
     def _places(self, what: Noted, ledger: RemoteLedger) -> tuple[RowPlace, ...]:
-        places = []
-        for position, text in ledger.notes(what):
-            file, row = self.source.place(position >> SPLIT_BITS, position & ((1 << SPLIT_BITS) - 1))
-            places.append(RowPlace(id=text, file=file, row=row))
-        return tuple(places)
+        notes = ledger.notes(what)
+        places = self.source.places([divmod(position, 1 << SPLIT_BITS) for position, _ in notes])
+        return tuple(
+            RowPlace(id=text, file=file, row=row) for (_, text), (file, row) in zip(notes, places, strict=True)
+        )
 
     def _with_gone(self, report: JobReport, ledger: RemoteLedger) -> JobReport:
         gone = ledger.gone(NOTES)

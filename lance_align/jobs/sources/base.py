@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -86,34 +86,40 @@ class Source(ABC):
         for table in self.tables(split, schema.names):
             yield from bounded(table.select(schema.names).cast(schema))
 
-    def place(self, number: int, row: int) -> tuple[str, int]:
-        """Where a row stands, for people.
+    def places(self, rows: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
+        """Where rows stand, for people.
 
         Args:
-            number: the split's, counted from 0.
-            row: in the split, counted from 0.
+            rows: the number of the split and the number of the row in it, both counted from 0.
 
         Returns:
-            The file's URI and the row in it, counted from 0. A file in parts of unknown length (Arrow's record
+            For each the file's URI and the row in it, counted from 0. A file in parts of unknown length (Arrow's record
             batches) is named with the part, and the row counts from there.
         """
-        split = self.splits[number]
+        starts = self._starts({number for number, _ in rows})
+        return [self._place(self.splits[number], row, starts[number]) for number, row in rows]
+
+    def _place(self, split: Split, row: int, start: int | None) -> tuple[str, int]:
         if split.files:
             return self.location.at(f"{split.path}/{split.files[row]}").uri, 0
         uri = self.location.at(split.path).uri
-        before = [other.rows for other in self.splits if other.path == split.path and _precedes(other, split)]
-        if any(rows is None for rows in before):
-            return f"{uri} (part {split.group})", row
-        return uri, sum(rows or 0 for rows in before) + row
+        return (uri, start + row) if start is not None else (f"{uri} (part {split.group})", row)
+
+    def _starts(self, numbers: Collection[int]) -> dict[int, int | None]:
+        """The row of its file that each of some splits begins with, None where nobody knows; files are not mixed."""
+        starts: dict[int, int | None] = {}
+        path, start = "", None
+        for number, split in enumerate(self.splits):
+            path, start = split.path, 0 if split.path != path else start
+            if number in numbers:
+                starts[number] = start
+            start = None if start is None or split.rows is None else start + split.rows
+        return starts
 
     def rows(self) -> int | None:
         """How many rows there are, or None where only reading tells."""
         counts = [split.rows for split in self.splits]
         return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
-
-
-def _precedes(one: Split, other: Split) -> bool:
-    return (one.group or 0, one.start) < (other.group or 0, other.start)
 
 
 def bounded(table: pa.Table) -> Iterator[pa.Table]:
