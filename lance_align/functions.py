@@ -16,9 +16,10 @@ from lancedb.embeddings import EmbeddingFunction, register
 
 from lance_align.encoders import is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
-from lance_align.errors import ModelError
+from lance_align.errors import ModelError, TableError
 from lance_align.queries import Query, QueryValue
 from lance_align.spec import ModelSpec
+from lance_align.tables.metadata import read_functions
 from lance_align.tables.schema import FUNCTION, function_arguments
 
 DEFAULT_MODEL = "align-tiny"
@@ -40,7 +41,7 @@ class AlignFunction(EmbeddingFunction):
 
     Attributes:
         name: a known checkpoint, a hub id, or a local directory.
-        revision: the hub commit, or None.
+        revision: the hub commit, ``main``, or None.
         dim: length of a vector; None until the model is known.
         fingerprint: what the model must match, so that new vectors agree with the table's; None for any.
         source: what the source column holds. ``image``: encoded bytes, or text that is a path or a ``file://`` URI.
@@ -61,7 +62,7 @@ class AlignFunction(EmbeddingFunction):
     max_retries: int = 0
 
     @classmethod
-    def create(cls, **kwargs: Any) -> AlignFunction:
+    def create(cls, /, **kwargs: Any) -> AlignFunction:
         """Make the function; the arguments, completed by revision, dim and fingerprint, are what a table stores.
 
         No weights are loaded. Where dim or fingerprint is missing they are read from the checkpoint, if it is one
@@ -77,7 +78,7 @@ class AlignFunction(EmbeddingFunction):
         stored = {"device": "$var:align_device:auto", **kwargs}
         _refuse_variables(stored)
         function = cls._validated(stored)
-        if (function.dim is None or function.fingerprint is None) and is_allowed(function.name):
+        if (function.dim is None or function.fingerprint is None) and is_allowed(function.name, function.revision):
             spec = resolve_spec(function.name, revision=function.revision)
             known = function_arguments(spec, kind=function.source)
             stored = known | {key: value for key, value in stored.items() if value is not None and key != "name"}
@@ -86,15 +87,15 @@ class AlignFunction(EmbeddingFunction):
 
     @classmethod
     def _validated(cls, stored: Mapping[str, Any]) -> AlignFunction:
+        unknown = next((key for key in stored if key not in cls.model_fields), None)
+        if unknown is not None:  # said here: LanceDB's own create cannot be called with "cls"
+            raise _not_taken(unknown, stored[unknown], "there is no such argument")
         try:
             function: AlignFunction = super().create(**stored)  # type: ignore[no-untyped-call]
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(step) for step in first["loc"])
-            raise ModelError(
-                f"the embedding function {FUNCTION!r} does not take {place}={first['input']!r:.60}: {first['msg']}; "
-                "the table's metadata is damaged or comes from another version"
-            ) from None
+            raise _not_taken(place, first["input"], first["msg"]) from None
         return function
 
     def ndims(self) -> int:
@@ -167,6 +168,11 @@ class AlignFunction(EmbeddingFunction):
         return self.compute_source_embeddings(*args, **kwargs)
 
     def _require_permission(self) -> None:
+        if is_allowed(self.name) and not is_allowed(self.name, self.revision):
+            raise ModelError(
+                f"the table names revision {self.revision!r:.60} of {self.name!r}, which is not a commit, so it was "
+                "not loaded; embed into a new table with the commit's 40 digits"
+            )
         if not is_allowed(self.name):
             raise ModelError(
                 f"the table names the model {self.name!r}, which is not a known checkpoint, so it was not loaded; if "
@@ -176,6 +182,27 @@ class AlignFunction(EmbeddingFunction):
     def _spec(self) -> ModelSpec:
         self._require_permission()
         return resolve_spec(self.name, revision=self.revision)
+
+
+def table_function(schema: pa.Schema, vector_column: str) -> AlignFunction | None:
+    """Our function of a vector column, as a table's metadata names it; None where the table names none of ours.
+
+    LanceDB's own ``table.embedding_functions`` makes every function that the metadata names, whoever wrote it, and some
+    of them download models and run their code while they are made. This makes no other than `AlignFunction`.
+
+    Raises:
+        TableError: the metadata is damaged, or names several functions for the column.
+        ModelError: as `AlignFunction.create`.
+    """
+    entries = [entry for entry in read_functions(schema) if entry.get("vector_column") == vector_column]
+    if len(entries) > 1:
+        raise TableError(f"the table names {len(entries)} embedding functions for {vector_column!r}; expected one")
+    if not entries or entries[0].get("name") != FUNCTION:
+        return None
+    arguments = entries[0].get("model")
+    if not isinstance(arguments, dict):
+        raise TableError(f"the table's embedding function of {vector_column!r} is damaged; write into a new table")
+    return AlignFunction.create(**arguments)
 
 
 @functools.lru_cache(maxsize=64)
@@ -191,6 +218,13 @@ def _load(name: str, revision: str | None, fingerprint: str | None, dim: int | N
     if dim is not None and spec.dim != dim:
         raise ModelError(f"the table says that {name!r} makes vectors of length {dim}, but it makes {spec.dim}")
     return encoder
+
+
+def _not_taken(place: str, value: object, reason: str) -> ModelError:
+    return ModelError(
+        f"the embedding function {FUNCTION!r} does not take {place:.60}={value!r:.60}: {reason}; the table's metadata "
+        "is damaged or comes from another version"
+    )
 
 
 def _refuse_variables(arguments: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from lance_align.encoders import load_encoder
 from lance_align.encoders.base import Encoder, Vectors
 from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, label_vectors, probabilities
 from lance_align.errors import ArgumentError, ModelError, TableError
-from lance_align.functions import AlignFunction
+from lance_align.functions import table_function
 from lance_align.spec import ModelSpec
 from lance_align.tables.failures import lance_failures
 from lance_align.tables.schema import VECTOR
@@ -90,13 +90,7 @@ def _check_columns(table: Any, new: pa.Schema, vector_column: str) -> None:
 
 def _encoder_of(table: Any, vector_column: str, *, model: str | ModelSpec | None, device: str) -> Encoder:
     """The encoder that wrote a vector column, as the table's metadata says, or else the one the caller names."""
-    try:
-        config = table.embedding_functions.get(vector_column)
-    except KeyError as error:
-        raise TableError(
-            f"table {table.name!r} names the unregistered embedding function {error}; import it"
-        ) from error
-    function = config.function if config is not None and isinstance(config.function, AlignFunction) else None
+    function = table_function(table.schema, vector_column)
     if model is None:
         if function is None:
             raise TableError(f"table {table.name!r} does not say which model wrote {vector_column!r}; name it: model=…")

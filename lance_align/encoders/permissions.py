@@ -6,6 +6,7 @@ A model the user names in code or on a command line needs no permission: naming 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from lance_align.errors import ModelError
@@ -14,6 +15,10 @@ from lance_align.spec import KNOWN_CHECKPOINTS
 ENV_ALLOW_MODELS = "LANCE_ALIGN_ALLOW_MODELS"
 
 _allowed: set[str] = set()
+
+# What a table may say beside a name. Anyone can offer a hub repository new weights, which then lie under refs/pr/1; and
+# huggingface_hub looks a reference up as a file, so that "../.." would lead out of its cache.
+_REVISION = re.compile(r"main|[0-9a-f]{40}")
 
 
 def allow_models(*names_or_paths: str | Path) -> None:
@@ -33,8 +38,15 @@ def allow_models(*names_or_paths: str | Path) -> None:
         _allowed.update(_spellings(str(name)))
 
 
-def is_allowed(name: str) -> bool:
-    """Whether table metadata may name this model: a known checkpoint, or one the user allowed."""
+def is_allowed(name: str, revision: str | None = None) -> bool:
+    """Whether table metadata may name this model: a known checkpoint, or one the user allowed.
+
+    Args:
+        name: as the table has it.
+        revision: none, ``main`` or a commit's 40 hexadecimal digits; no other branch, tag or reference.
+    """
+    if revision is not None and _REVISION.fullmatch(revision) is None:
+        return False
     if name in KNOWN_CHECKPOINTS:
         return True
     from_environment = (entry for entry in os.environ.get(ENV_ALLOW_MODELS, "").split(os.pathsep) if entry.strip())
