@@ -24,6 +24,7 @@ from lance_align.tables.metadata import (
     read_specs,
 )
 
+DEFAULT_MODEL = "align-tiny"
 # Column names that LanceDB adds to results or Lance keeps for itself.
 _TAKEN_NAMES = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
 
@@ -34,7 +35,7 @@ def attach(
     image: str | None = None,
     text: str | None = None,
     vector: str = VECTOR,
-    model: str | ModelSpec = "align-tiny",
+    model: str | ModelSpec | None = None,
     revision: str | None = None,
 ) -> int:
     """Give a LanceDB table, made by anyone, a vector column of a model; `lance_align.backfill` then fills it.
@@ -53,7 +54,8 @@ def attach(
         text: the column of texts; exactly one of the two is given.
         vector: the name of the vector column. A table may have several, of one model or of different ones;
             ``table.search`` then wants ``vector_column_name``.
-        model: a known checkpoint, a hub id, a local directory, or a spec. It counts as allowed from now on.
+        model: a known checkpoint, a hub id, a local directory, or a spec; it counts as allowed from now on. None for
+            the model that is attached already, else align-tiny.
         revision: the hub commit.
 
     Returns:
@@ -67,19 +69,21 @@ def attach(
         ModelError: the model cannot be found.
     """
     column = _column(image=image, text=text, vector=vector)
-    spec = model if isinstance(model, ModelSpec) else resolve_spec(model, revision=revision)
+    named = resolve_spec(model, revision=revision) if isinstance(model, str) else model
     with lance_failures("attach a model to", str(table.name)):
         for is_last in attempts():
             table.checkout_latest()
             dataset = table.to_lance()
             try:
+                spec = named or read_specs(dataset.schema).get(vector) or resolve_spec(DEFAULT_MODEL)
                 _attach(dataset, column, spec, name=table.name)
                 break
             except LANCE_ERRORS as error:
                 if isinstance(error, LanceAlignError) or not _is_conflict(error) or is_last:
                     raise
         table.checkout_latest()
-    allow_models(spec.name)  # who names a model trusts it
+    if named is not None:
+        allow_models(named.name)  # who names a model trusts it
     return int(table.version)
 
 

@@ -24,6 +24,7 @@ report     the account of a run
 progress   how far it is
 failures   what Ray raises, in one line
 stopping   SIGTERM and Ctrl-C
+command    what the command lines share
 """
 
 from __future__ import annotations

@@ -1,0 +1,67 @@
+"""What the jobs' command lines share: the report on the screen, one line for what is wrong, a status that tells."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cyclopts import CycloptsError
+
+from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.jobs.failures import GO_ON
+from lance_align.jobs.report import JobReport
+from lance_align.jobs.stopping import Stopped, stopping
+
+
+@contextmanager
+def command_line(*, report_json: Path | None = None, debug: bool = False) -> Iterator[None]:
+    """Turn what goes wrong inside into one line on standard error and an exit status.
+
+    The status is 2 for a command that cannot be understood, 1 for an error of ours, 130 after Ctrl-C, 143 after
+    SIGTERM. A job that came to its end and counts as failed still tells its report.
+
+    Args:
+        report_json: see `tell`.
+        debug: show the traceback as well.
+
+    Raises:
+        SystemExit: with the status, where it is not 0.
+    """
+    try:
+        with stopping():
+            yield
+    except CycloptsError as error:
+        sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))
+    except LanceAlignError as error:
+        if isinstance(error, JobError) and isinstance(error.report, JobReport):
+            tell(error.report, report_json)
+        sys.exit(_fail(str(error), debug=debug, status=1))
+    except Stopped as stop:
+        sys.exit(_fail(f"{stop}; {GO_ON}", debug=debug, status=stop.exit_status))
+
+
+def tell(report: JobReport, report_json: Path | None = None) -> None:
+    """Print a report, and keep it as JSON.
+
+    Args:
+        report_json: a file; None for no such file.
+
+    Raises:
+        ArgumentError: the file cannot be written.
+    """
+    print(report.to_text(), flush=True)
+    if report_json is not None:
+        try:
+            report_json.write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError(f"report {report_json} cannot be written: {error.strerror}; the rows are in") from error
+
+
+def _fail(message: str, *, debug: bool, status: int) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return status

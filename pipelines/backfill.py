@@ -1,0 +1,77 @@
+"""Give the rows of a LanceDB table vectors, so that words and pictures search it.
+
+The table may be anyone's: --image or --text names the column to embed, and a
+vector column is added where there is none. The same command again goes on where
+it was stopped, and embeds what was added since. The exit status is 0 when every
+row has a vector, or none and its reason in the error column.
+
+    python pipelines/backfill.py --db ./lancedb --table photos --image picture
+    python pipelines/backfill.py --db ./lancedb --table notes --text body
+    python pipelines/backfill.py --table photos --image image --vector vector_base \\
+        --model kakaobrain/align-base
+    ray job submit --working-dir . -- python pipelines/backfill.py --db s3://b/db ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import lancedb
+from cyclopts import App, Parameter
+
+from lance_align import __version__, allow_models, attach, resolve_spec
+from lance_align.errors import TableError
+from lance_align.jobs import backfill
+from lance_align.jobs.command import command_line, tell
+from lance_align.tables.creation import open_table
+from lance_align.tables.location import table_location
+
+app = App(name="backfill.py", help=__doc__, help_format="plaintext", version=__version__)
+app.default(backfill)
+
+
+@app.meta.default
+def main(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    image: str | None = None,
+    text: str | None = None,
+    model: str | None = None,
+    revision: str | None = None,
+    report_json: Path | None = None,
+    debug: bool = False,
+) -> None:
+    """Attach a model where none is attached, and run the job.
+
+    Args:
+        image: the column of pictures: encoded bytes, or paths.
+        text: the column of texts; without either, the table has to say what it embeds.
+        model: a known checkpoint, a hub id, or a local directory; by default the one
+            that is attached, else align-tiny.
+        revision: the hub commit of the model.
+        report_json: a file for the report.
+        debug: show the traceback of an error.
+    """
+    with command_line(report_json=report_json, debug=debug):
+        command, bound, _ = app.parse_args(list(tokens), exit_on_error=False, print_error=False)
+        bound.apply_defaults()
+        options = bound.arguments
+        if image is not None or text is not None:
+            table = _open(options["db"], options["table"], options["storage_options"])
+            attach(table, image=image, text=text, vector=options["vector"], model=model, revision=revision)
+        elif model is not None:
+            allow_models(resolve_spec(model, revision=revision).name)
+        tell(command(*bound.args, **bound.kwargs), report_json)
+
+
+def _open(db: Any, name: str, storage_options: Mapping[str, str] | None) -> Any:
+    """The LanceDB table; looked for first, because LanceDB makes the folder of a database that is not there."""
+    location = table_location(db, name, storage_options=storage_options)
+    if open_table(location.uri, storage_options=location.storage_options) is None:
+        raise TableError(f"{location.uri} is not there; check --db and --table")
+    return lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
+
+
+if __name__ == "__main__":
+    app.meta(result_action="return_value")
