@@ -146,7 +146,7 @@ def _trusted(filler: Filler) -> ModelSpec:
         ModelError: it is neither known nor allowed, or is another one by now.
     """
     named = filler.filling.spec
-    if not is_allowed(named.name):
+    if not is_allowed(named.name, named.revision):
         raise ModelError(
             f"{filler.uri} names the model {named.name!r}, which is not a known checkpoint; if you trust it, name it "
             f"with --model, or call lance_align.allow_models({named.name!r}) first"

@@ -151,7 +151,7 @@ def _available(specs: Mapping[str, ModelSpec], collector: Collector) -> dict[str
 
 
 def _is_available(vector: str, spec: ModelSpec, collector: Collector) -> bool:
-    if not is_allowed(spec.name):
+    if not is_allowed(spec.name, spec.revision):
         collector.skip(
             f"the model of {vector}: {spec.name!r} is not a known checkpoint; if you trust it, call "
             f"lance_align.allow_models({spec.name!r}) first"
