@@ -172,6 +172,10 @@ class Faults:
         )
         write_plan(self.folder, self._counts, self._faults)
 
+    def mend(self) -> None:
+        """From now on nothing fails; counting goes on, and what has fired stays counted."""
+        write_plan(self.folder, self._counts, [])
+
     def reached(self, site: Site) -> int:
         """How often a site was reached since the block began, in all processes."""
         return counted(self.folder / self._counts / site)[0]

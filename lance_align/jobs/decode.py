@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from lance_align.errors import RowError
 from lance_align.images import DEFAULT_LIMITS, Pixels
+from lance_align.jobs import watchdog
 from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
 from lance_align.jobs.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
@@ -79,6 +80,7 @@ class Reader:
         """The rows of a split that are this job's to embed: `id`, what travels, the picture, and the columns above."""
         position, started = first_position, time.perf_counter()
         for table in read_split(self.source, split):
+            watchdog.beat()
             ids, named = self.ids(table)
             names: list[Any] = ids.to_pylist()
             hashes = id_hashes(names)
@@ -152,6 +154,7 @@ class Reader:
         return decoded.pixels, decoded.thumbnail if self.columns.keep == "thumbnail" else kept, None
 
     def _encoded(self, cell: Any) -> Encoded:
+        watchdog.beat()
         try:
             data, uri = self._bytes(cell)
         except RowError as error:
