@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lance_align.errors import LanceAlignError
-from lance_align.faults import Action, Site
+from lance_align.faults import SITES, Action, Site
 from lance_align.jobs import JobReport, embed
 from lance_align.testing import Faults
 from tests.corpus import parquet, pictures
@@ -158,7 +158,7 @@ def ask_for_random_faults(faults: Faults, seed: int) -> None:
     """One to four faults, each at a random site, of a random kind, some of them more than once."""
     draw = random.Random(seed)
     for number in range(draw.randint(1, 4)):
-        site: Site = draw.choice((*WORKER_SITES, "before_commit", "after_commit"))
+        site: Site = draw.choice(SITES)
         in_driver = site in ("before_commit", "after_commit")
         faults.at(
             site,
