@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.spec import ModelSpec as ModelSpec
+    from lance_align.tables.orphans import CleanupReport as CleanupReport
+    from lance_align.tables.orphans import cleanup as cleanup
     from lance_align.verification import Verification as Verification
     from lance_align.verification import verify as verify
 
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AlignFunction": "lance_align.functions",
+    "CleanupReport": "lance_align.tables.orphans",
     "Embeddings": "lance_align.encoders.base",
     "Encoder": "lance_align.encoders.base",
     "JobReport": "lance_align.jobs",
@@ -44,6 +47,7 @@ _HOMES = {
     "allow_models": "lance_align.encoders",
     "attach": "lance_align.attaching",
     "backfill": "lance_align.jobs",
+    "cleanup": "lance_align.tables.orphans",
     "embed": "lance_align.jobs",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",

@@ -12,21 +12,21 @@ column "error". Without arguments it embeds and searches the demo corpus.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lancedb
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from lance_align import __version__
 from lance_align.corpora import demo_source, openmoji
-from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs import JobReport, embed
-from lance_align.jobs.failures import GO_ON
-from lance_align.jobs.stopping import Stopped, stopping
+from lance_align.jobs.aftercare import clean_table, verify_table
+from lance_align.jobs.command import command_line, tell
 
 Demo = Literal["openmoji", "scenes"]
 
@@ -47,6 +47,8 @@ def main(
     rows: int | None = None,
     seed: int = 0,
     report_json: Path | None = None,
+    verify: bool = False,
+    cleanup: bool = False,
     debug: bool = False,
 ) -> None:
     """Run the job; without a source it is the demo.
@@ -56,50 +58,42 @@ def main(
         rows: how many pictures of the demo corpus; by default all of OpenMoji, 2,000 scenes.
         seed: which scenes the demo draws.
         report_json: a file for the report.
+        verify: check every row of the table afterwards, and embed some again; findings make the exit status 1.
+        cleanup: remove files older than a day that no version of the table needs.
         debug: show the traceback of an error.
     """
     if demo is None and not tokens:
         demo = "openmoji"
-    try:
-        with stopping():
-            _run(list(tokens), demo=demo, rows=rows, seed=seed, report_json=report_json)
-    except CycloptsError as error:
-        sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))
-    except LanceAlignError as error:
-        if isinstance(error, JobError) and isinstance(error.report, JobReport):
-            _tell(error.report, report_json)
-        sys.exit(_fail(str(error), debug=debug, status=1))
-    except Stopped as stop:
-        sys.exit(_fail(f"{stop}; {GO_ON}", debug=debug, status=stop.exit_status))
+    with command_line(report_json=report_json, debug=debug):
+        given = _run(list(tokens), demo=demo, rows=rows, seed=seed, report_json=report_json)
+        if cleanup:
+            print(clean_table(**_wanted(clean_table, given)).to_text())
+        if verify:
+            found = verify_table(**_wanted(verify_table, given))
+            print(found.to_text())
+            found.raise_if_bad()
 
 
-def _run(arguments: list[str], *, demo: Demo | None, rows: int | None, seed: int, report_json: Path | None) -> None:
+def _run(
+    arguments: list[str], *, demo: Demo | None, rows: int | None, seed: int, report_json: Path | None
+) -> dict[str, Any]:
+    """The job's arguments, defaults included, after it has run."""
     if demo is not None:
         print(f"preparing the demo corpus {demo} …", file=sys.stderr, flush=True)
         if not any(token.split("=")[0] == "--table" for token in arguments):
             arguments += ["--table", "demo"]
         arguments.insert(0, os.fspath(demo_source(demo, directory=_cache(), rows=rows, seed=seed)))
     command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    bound.apply_defaults()
     report: JobReport = command(*bound.args, **bound.kwargs)
-    _tell(report, report_json)
+    tell(report, report_json)
     if demo is not None:
         _ask(demo, report)
+    return bound.arguments
 
 
-def _fail(message: str, *, debug: bool, status: int) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    return status
-
-
-def _tell(report: JobReport, path: Path | None) -> None:
-    print(report.to_text(), flush=True)
-    if path is not None:
-        try:
-            path.write_text(report.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ArgumentError(f"report {path} cannot be written: {error.strerror}; the rows are in") from error
+def _wanted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in inspect.signature(function).parameters}
 
 
 def _cache() -> Path:

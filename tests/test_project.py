@@ -22,6 +22,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_the_table_of_contents_is_pinned() -> None:
     assert sorted(lance_align.__all__) == [
         "AlignFunction",
+        "CleanupReport",
         "Embeddings",
         "Encoder",
         "JobReport",
@@ -34,6 +35,7 @@ def test_the_table_of_contents_is_pinned() -> None:
         "allow_models",
         "attach",
         "backfill",
+        "cleanup",
         "embed",
         "load_encoder",
         "resolve_spec",

@@ -13,6 +13,7 @@
     removal    rows that leave
     filling    vectors into rows that are there
     done       ids and counts of what is there
+    orphans    files that no version needs
     failures   Lance's errors as one line with a remedy
 
 Nothing here knows a model's weights (torch) or a cluster (Ray).

@@ -1,0 +1,50 @@
+"""What a command does with a table after its job: remove what nobody needs, check what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import lancedb
+
+from lance_align.images import DEFAULT_LIMITS, DecodeLimits
+from lance_align.tables.failures import lance_failures
+from lance_align.tables.location import table_location
+from lance_align.tables.orphans import CleanupReport, cleanup
+from lance_align.verification import Verification, verify
+
+
+def clean_table(
+    *, db: str | os.PathLike[str], table: str, storage_options: Mapping[str, str] | None = None
+) -> CleanupReport:
+    """`lance_align.cleanup` of a table by name: files that nobody needs and that are older than a day.
+
+    Raises:
+        TableError: see there.
+    """
+    return cleanup(_open(db, table, storage_options))
+
+
+def verify_table(
+    *,
+    db: str | os.PathLike[str],
+    table: str,
+    storage_options: Mapping[str, str] | None = None,
+    device: str = "auto",
+    image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
+    max_pixels: int = DEFAULT_LIMITS.max_pixels,
+    max_bytes: int = DEFAULT_LIMITS.max_bytes,
+) -> Verification:
+    """`lance_align.verify` of a table by name, with the limits of the job.
+
+    Raises:
+        TableError: see there.
+    """
+    limits = DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
+    return verify(_open(db, table, storage_options), device=device, limits=limits)
+
+
+def _open(db: str | os.PathLike[str], table: str, storage_options: Mapping[str, str] | None) -> lancedb.table.Table:
+    place = table_location(os.fspath(db), table, storage_options=storage_options)
+    with lance_failures("open", place.uri):
+        return lancedb.connect(place.db, storage_options=place.storage_options).open_table(place.name)
