@@ -390,3 +390,26 @@ def test_what_is_none_of_ours(tmp_path: Path, photos: Any) -> None:
         lance_align.verify("photos")
     with pytest.raises(ArgumentError, match="sample_rows=-1"):
         lance_align.verify(photos, sample_rows=-1)
+
+
+def test_attached_columns_have_reasons_of_their_own(photos: Any, tmp_path: Path) -> None:
+    lance_align.attach(photos, text="caption", vector="words", model="fake")
+    found = lance_align.verify(photos)
+    assert checks(found) == {"no_reason": 4}  # nothing is filled yet
+    assert (found.vectors, found.failed, found.checksummed, found.sampled) == (3, 1, 3, 3)
+    photos.add([{"id": "new", "image": png(RED), "caption": "new words"}])
+    found = lance_align.verify(photos)
+    assert checks(found) == {"no_reason": 4}
+    assert (found.vectors, found.sampled) == (5, 5)
+
+    plain = lancedb.connect(tmp_path).create_table(
+        "plain", [{"number": 7, "words": "red"}, {"number": 7, "words": None}]
+    )
+    lance_align.attach(plain, text="words", model="fake")
+    found = lance_align.verify(plain)
+    assert checks(found) == {"no_reason": 2}
+    assert examples(found, "no_reason") == ("row 0", "row 1")
+    assert any("ids are distinct" in line for line in found.unchecked)
+    plain.delete("number = 7")
+    plain.add([{"number": 8, "words": "green"}])
+    assert (lance_align.verify(plain).ok, lance_align.verify(plain).sampled) == (True, 1)

@@ -1,6 +1,7 @@
 """Lance tables of embeddings: where they lie, what their columns are, how rows get in, what is there already.
 
     location   database and name to the URI of the dataset
+    handles    an open LanceDB table to its dataset
     layout     which columns a table has, and what is embedded into which
     schema     the Arrow schema; whether rows fit a table that is there
     metadata   LanceDB's embedding functions and our record of the model

@@ -14,6 +14,7 @@ from lance.file import LanceFileSession
 
 from lance_align.errors import ArgumentError, TableError
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import dataset_of
 
 DAY_S = 86_400.0  # a job's files wait seconds to minutes for their commit, an index that is built for hours
 MAX_PATHS = 100
@@ -81,13 +82,8 @@ def cleanup(table: Any, *, min_age_s: float = DAY_S, dry_run: bool = False) -> C
     """
     if not min_age_s >= 0:
         raise ArgumentError(f"min_age_s={min_age_s}; expected 0 or more seconds")
-    if not callable(getattr(table, "to_lance", None)):
-        raise TableError(
-            f"{type(table).__name__} is not a table of LanceDB's synchronous API; open one with "
-            "lancedb.connect(...).open_table(...)"
-        )
-    with lance_failures("clean up", str(getattr(table, "name", "the table"))):
-        dataset = table.to_lance()
+    dataset = dataset_of(table)
+    with lance_failures("clean up", str(dataset.uri)):
         orphans = _orphans(dataset)
         newest = datetime.now(UTC) - timedelta(seconds=min_age_s)
         old = [file for file in orphans if file.modified <= newest]

@@ -14,7 +14,7 @@ from typing import Any
 
 from lance_align.errors import ArgumentError, TableError
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import dataset_of
 from lance_align.tables.metadata import SPEC_KEY
 from lance_align.verification.files import check_files, check_other_columns
 from lance_align.verification.findings import Check, Collector, Finding, Verification
@@ -88,16 +88,10 @@ def verify(
 
 def _dataset(table: Any) -> Any:
     """The Lance dataset of a table of ours."""
-    if not callable(getattr(table, "to_lance", None)):
+    dataset = dataset_of(table)
+    if SPEC_KEY not in (dataset.schema.metadata or {}):
         raise TableError(
-            f"{type(table).__name__} is not a table of LanceDB's synchronous API; open one with "
-            "lancedb.connect(...).open_table(...)"
+            f"{dataset.uri} does not say which model made its vectors, so there is nothing to verify; "
+            "lance_align.attach makes it a table of ours"
         )
-    with lance_failures("open", getattr(table, "name", "the table")):
-        dataset = table.to_lance()
-        if SPEC_KEY not in (dataset.schema.metadata or {}):
-            raise TableError(
-                f"{dataset.uri} does not say which model made its vectors, so there is nothing to verify; "
-                "lance_align.attach makes it a table of ours"
-            )
     return dataset
