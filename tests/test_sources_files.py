@@ -226,3 +226,30 @@ def test_folders_that_cannot_be_read(files: list[str], form: Format | None, mess
 def test_sources_that_are_not_there(uri: str) -> None:
     with pytest.raises(SourceError, match=r"does not exist|cannot be opened"):
         open_source(uri)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrows", ".lance", ".csv", ".jsonl"])
+def test_some_columns_give_the_same_rows_and_rows_have_places(suffix: str, tmp_path: Path) -> None:
+    names = ["id", "long"]
+    plain = pa.table(
+        {"long": [f"long {n}" for n in range(5000)], "n": range(5000), "id": [str(n) for n in range(5000)]}
+    )
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".csv":
+        pacsv.write_csv(plain, path)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in plain.to_pylist()))
+    else:
+        write(plain, path)
+    source = open_source(path, as_text=["id"])
+    tables = [table for split in source.splits for table in source.read(split, columns=names)]
+    assert pa.concat_tables(tables).select(names).to_pylist() == plain.select(names).to_pylist()
+    assert all(table.column_names == names for table in tables)
+    last = len(source.splits) - 1
+    (file, row), (_, first) = source.places([(last, 3), (0, 0)])
+    rows = source.read(source.splits[last]).__next__().column("id").to_pylist()
+    assert first == 0
+    if suffix == ".feather":  # how many rows a record batch has, only reading it tells
+        assert (file, row) == (f"{path} (part {last})", 3)
+    else:
+        assert (file, str(row)) == (str(path), rows[3])
