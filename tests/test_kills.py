@@ -1,0 +1,239 @@
+"""Real kills: workers, the ledger, the driver, a node; then a plain re-run. And signals that ask politely."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lance_align.errors import JobError
+from lance_align.jobs import JobReport, embed
+from lance_align.testing import Faults
+from tests.corpus import parquet, pictures
+from tests.invariants import check, count
+from tests.processes import descendants, killing, wait_until_gone, workers
+
+ROOT = Path(__file__).parent.parent
+ROWS, GROUP_ROWS, BLOCK_ROWS, COMMIT_ROWS = 240, 12, 8, 32
+ACTORS, READERS = "MapWorker(MapBatches(WatchedWorker)).submit", "MapBatches(WatchedRead"
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    return pictures(ROWS)
+
+
+@pytest.fixture(scope="module")
+def source(rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return parquet(rows, tmp_path_factory.mktemp("source") / "in.parquet", group_rows=GROUP_ROWS)
+
+
+def job(source: Path, db: Path, **options: Any) -> JobReport:
+    """The command under test, in this process and its Ray."""
+    given: dict[str, Any] = {"block_rows": BLOCK_ROWS, "commit_rows": COMMIT_ROWS, "progress": False}
+    return embed(source, db=db, table="t", model="fake", **given | options)
+
+
+def start(source: Path, db: Path, *, commit_rows: int = COMMIT_ROWS) -> subprocess.Popen[str]:
+    """The same by the pipeline, with a Ray of its own, in a process group of its own as a terminal would have it."""
+    command = [sys.executable, ROOT / "pipelines" / "embed.py", source, "--db", db, "--table", "t", "--model", "fake"]
+    command += ["--block-rows", BLOCK_ROWS, "--commit-rows", commit_rows, "--no-progress"]
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=clean | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def slow_down(faults: Faults, *, seconds: float = 0.1) -> None:
+    """Give each block some time, so that there is something to kill."""
+    faults.at("encode", "hang", seconds=seconds)
+    faults.at("after_read", "hang", seconds=seconds)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.15, id="short"), pytest.param(3.0, id="long", marks=pytest.mark.slow)]
+)
+def test_workers_killed_every_two_seconds(seconds: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
+    with Faults() as faults:
+        slow_down(faults, seconds=seconds)
+        with killing(ACTORS, READERS, every_s=2.0) as killed:
+            report = job(source, tmp_path)
+        redone = faults.rows("after_fragment") - ROWS
+    print(f"killed {len(killed)} workers in {report.elapsed_s:.0f} s, {redone} rows redone")
+    assert {ACTORS, READERS} <= set(killed)
+    assert report.embedded == ROWS
+    check(tmp_path, "t", rows)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, rows: pa.Table, tmp_path: Path) -> None:
+    with Faults() as faults:
+        slow_down(faults)
+
+        def kill() -> None:
+            while count(tmp_path / "t.lance") < COMMIT_ROWS:
+                time.sleep(0.05)
+            for pid in workers(os.getpid(), ["LedgerActor"]):
+                os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(JobError, match="run the same command again to go on") as raised:
+            job(source, tmp_path)
+        killer.join()
+        assert "\n" not in str(raised.value)
+        faults.mend()
+        report = job(source, tmp_path)
+        assert report.already_there >= COMMIT_ROWS
+        assert faults.rows("after_fragment") - ROWS <= COMMIT_ROWS
+    check(tmp_path, "t", rows)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.25, marks=pytest.mark.slow), 0.5, pytest.param(0.75, marks=pytest.mark.slow)]
+)
+def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
+    with Faults() as faults:
+        slow_down(faults)
+        with start(source, tmp_path) as process:
+            while process.poll() is None and count(tmp_path / "t.lance") < share * ROWS:
+                time.sleep(0.02)
+            ours = list(descendants(process.pid))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        committed = count(tmp_path / "t.lance")
+        assert share * ROWS <= committed < ROWS
+        assert not wait_until_gone(ours, seconds=60)  # Ray's processes go with the driver
+        faults.mend()
+        report = job(source, tmp_path)
+        assert (report.already_there, report.embedded) == (committed, ROWS - committed)
+        redone = faults.rows("after_fragment") - ROWS
+    print(f"killed at {committed} rows: {redone} redone")
+    assert redone <= COMMIT_ROWS + 2 * BLOCK_ROWS, "I8: a round, and what was under way"
+    check(tmp_path, "t", rows)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("site", "committed"),
+    [("before_commit", COMMIT_ROWS), pytest.param("after_commit", 2 * COMMIT_ROWS, marks=pytest.mark.slow)],
+)
+def test_the_driver_killed_around_a_commit(
+    site: Any, committed: int, source: Path, rows: pa.Table, tmp_path: Path
+) -> None:
+    with Faults() as faults:
+        faults.at(site, "kill", skip=1, times=1)
+        with start(source, tmp_path) as process:
+            process.wait(timeout=300)
+        assert process.returncode == -signal.SIGKILL
+        assert count(tmp_path / "t.lance") == committed
+        assert job(source, tmp_path).already_there == committed
+    check(tmp_path, "t", rows)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_ends_a_run_cleanly(
+    number: signal.Signals, status: int, source: Path, rows: pa.Table, tmp_path: Path
+) -> None:
+    with Faults() as faults:
+        slow_down(faults)
+        with start(source, tmp_path, commit_rows=ROWS) as process:
+            while process.poll() is None and faults.rows("after_fragment") < 3 * BLOCK_ROWS:
+                time.sleep(0.02)
+            ours = list(descendants(process.pid))
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)  # as a terminal does: Ray's processes get it too
+            else:
+                process.send_signal(number)
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == status, err
+        assert out == ""
+        assert err == f"error: stopped by {number.name}; what is committed stays; run the same command again to go on\n"
+        assert not wait_until_gone(ours, seconds=60)
+        committed = count(tmp_path / "t.lance")
+        assert 2 * BLOCK_ROWS <= committed < ROWS  # nothing was committed before the signal
+        faults.mend()
+        assert job(source, tmp_path).already_there == committed
+    check(tmp_path, "t", rows)
+
+
+def test_a_second_ctrl_c_leaves_at_once(source: Path, tmp_path: Path) -> None:
+    with Faults() as faults:
+        faults.at("before_commit", "hang")
+        with start(source, tmp_path) as process:
+            while process.poll() is None and faults.fired("before_commit") == 0:
+                time.sleep(0.02)
+            ours = list(descendants(process.pid))
+            process.send_signal(signal.SIGINT)
+            time.sleep(1)
+            assert process.poll() is None  # a commit is under way
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=5)
+        assert process.returncode == 130
+        assert not wait_until_gone(ours, seconds=60)
+
+
+TWO_NODES = """
+import json, os, sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from lance_align.jobs import embed
+from tests.invariants import count
+
+source, db = map(Path, sys.argv[1:])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+lost = cluster.add_node(num_cpus=2)
+ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+
+def kill():
+    while count(db / "t.lance") < 64:
+        time.sleep(0.05)
+    cluster.remove_node(lost, allow_graceful=False)
+    print("killed at", count(db / "t.lance"), flush=True)
+
+killer = threading.Thread(target=kill)
+killer.start()
+report = embed(source, db=db, table="t", model="fake", block_rows=8, commit_rows=32, actors=2, progress=False)
+killer.join()
+print(report.to_json())
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_node_killed(source: Path, rows: pa.Table, tmp_path: Path) -> None:
+    with Faults() as faults:
+        slow_down(faults, seconds=0.3)
+        clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_NODES, str(source), str(tmp_path)],
+            env=clean | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed at" in done.stdout
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    assert report["embedded"] == ROWS
+    check(tmp_path, "t", rows)
