@@ -22,7 +22,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 
 from lance_align.errors import JobError, LanceAlignError, TableError
-from lance_align.tables.conflicts import attempts, may_retry
+from lance_align.tables.conflicts import attempts, may_retry, transaction_of
 from lance_align.tables.creation import create_table, open_table
 from lance_align.tables.failures import LANCE_ERRORS, table_error
 from lance_align.tables.layout import ID
@@ -63,7 +63,7 @@ class Committer:
         self.created = created
         self._dataset = dataset
         self._storage_options = storage_options
-        self._last_id = _id(_transaction(dataset, dataset.version))
+        self._last_id = _id(transaction_of(dataset, dataset.version))
         self._fields = _field_ids(dataset)
         self._files = {file for fragment in dataset.get_fragments() for file in _paths(fragment.metadata)}
         self._taken: set[str] = set()  # ids that others added and that rows of this job may have
@@ -226,7 +226,7 @@ class Committer:
         """
         seen = self._dataset.version
         self._dataset.checkout_latest()
-        history = [_transaction(self._dataset, version) for version in range(seen, self.version + 1)]
+        history = [transaction_of(self._dataset, version) for version in range(seen, self.version + 1)]
         # The one we saw is None where old versions were cleaned up.
         if not history or (self._last_id is not None and _id(history[0]) not in (None, self._last_id)):
             raise TableError(f"{self.uri} was replaced by another writer; run the same command again")
@@ -266,23 +266,6 @@ def _field_ids(dataset: lance.LanceDataset) -> set[tuple[int, str, str]]:
     """(id, name, type) of each column: data files name columns by these ids."""
     types = {field.name: str(field.type) for field in dataset.schema}
     return {(field.id(), field.name(), types[field.name()]) for field in dataset.lance_schema.fields()}
-
-
-def _transaction(dataset: Any, version: int) -> lance.Transaction | None:
-    """What made a version, or None where Lance does not tell.
-
-    Old versions are cleaned up, and pylance 14 fails on a compaction that moved an index (it makes a ``RewrittenIndex``
-    without three of its arguments).
-    """
-    try:
-        found: lance.Transaction = dataset.read_transaction(version)
-        return found
-    except TypeError:
-        return None
-    except OSError as error:
-        if "was not found" in str(error):
-            return None
-        raise
 
 
 def _id(transaction: lance.Transaction | None) -> str | None:

@@ -1,11 +1,13 @@
-"""Two writers of one table at once: Lance tells the second one to look again, and how often it does so."""
+"""Two writers of one table at once: Lance tells the second one to look again, how often it does so, and at what."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import lance
 from lance.commit import CommitConflictError
 
 MAX_ATTEMPTS = 20
@@ -24,3 +26,20 @@ def attempts() -> Iterator[bool]:
 def may_retry(error: BaseException) -> bool:
     """Whether the commit may be tried again on the version that is the latest by now."""
     return isinstance(error, CommitConflictError) and bool(error.retryable)
+
+
+def transaction_of(dataset: Any, version: int) -> lance.Transaction | None:
+    """What made a version, or None where Lance does not tell.
+
+    Old versions are cleaned up, and pylance 14 fails on a compaction that moved an index (it makes a ``RewrittenIndex``
+    without three of its arguments).
+    """
+    try:
+        found: lance.Transaction = dataset.read_transaction(version)
+        return found
+    except TypeError:
+        return None
+    except OSError as error:
+        if "was not found" in str(error):
+            return None
+        raise

@@ -23,7 +23,7 @@ from lance_align import faults
 from lance_align.errors import LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
-from lance_align.tables.conflicts import attempts
+from lance_align.tables.conflicts import attempts, transaction_of
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
 from lance_align.tables.layout import VECTOR_CRC32, EmbeddedColumn
 from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
@@ -332,7 +332,7 @@ class Filler:
 
     def _landed(self, transaction_id: str, *, since: int) -> bool:
         """Whether a commit that reported a failure is in the table; an object store may lose the answer only."""
-        news = self._dataset.get_transactions(max(0, self.version - since))
+        news = (transaction_of(self._dataset, version) for version in range(since + 1, self.version + 1))
         return any(transaction is not None and transaction.uuid == transaction_id for transaction in news)
 
 
