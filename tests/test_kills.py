@@ -106,7 +106,12 @@ def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, ro
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    "share", [pytest.param(0.25, marks=pytest.mark.slow), 0.5, pytest.param(0.75, marks=pytest.mark.slow)]
+    "share",
+    [
+        pytest.param(0.25, marks=pytest.mark.slow),
+        pytest.param(0.5, marks=pytest.mark.slow),
+        pytest.param(0.75, marks=pytest.mark.slow),
+    ],
 )
 def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
     with Faults() as faults:
@@ -119,7 +124,7 @@ def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path:
         assert process.returncode == -signal.SIGKILL
         committed = count(tmp_path / "t.lance")
         assert share * ROWS <= committed < ROWS
-        assert not wait_until_gone(ours, seconds=60)  # Ray's processes go with the driver
+        assert not wait_until_gone(ours, seconds=120)  # Ray's processes go with the driver
         faults.mend()
         report = job(source, tmp_path)
         assert (report.already_there, report.embedded) == (committed, ROWS - committed)
@@ -166,7 +171,7 @@ def test_a_signal_ends_a_run_cleanly(
         assert process.returncode == status, err
         assert out == ""
         assert err == f"error: stopped by {number.name}; what is committed stays; run the same command again to go on\n"
-        assert not wait_until_gone(ours, seconds=60)
+        assert not wait_until_gone(ours, seconds=120)
         committed = count(tmp_path / "t.lance")
         assert 2 * BLOCK_ROWS <= committed < ROWS  # nothing was committed before the signal
         faults.mend()
@@ -187,7 +192,7 @@ def test_a_second_ctrl_c_leaves_at_once(source: Path, tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=5)
         assert process.returncode == 130
-        assert not wait_until_gone(ours, seconds=60)
+        assert not wait_until_gone(ours, seconds=120)
 
 
 TWO_NODES = """
