@@ -9,7 +9,12 @@ cluster    which Ray, and how its processors are divided
 sources    whatever holds the rows
 columns    which column is what
 ids        names for rows
-ledger     which ids are done or claimed
+policy     what is done about rows that are there, doubled, changed or gone
+rollcall   every row says its id before any is embedded
+ledger     which id is whose, and what is done about it
+ledger_actor the same in a process of its own
+idset      the hashes it remembers
+reading    tables of a split, read again where that may help
 decode     rows to pixels, in tasks
 encode     pixels and texts to vectors and fragments, in actors
 gaps       rows of a table that lack a vector, to pixels, in tasks

@@ -11,7 +11,8 @@
     creation   a table opened or created
     pending    data files before they are committed
     commits    data files to table versions, on the driver
-    removal    rows that leave
+    removal    rows that leave for others of their ids
+    gone       rows that leave because the input no longer has them
     filling    vectors into rows that are there
     done       ids and counts of what is there
     orphans    files that no version needs
