@@ -30,8 +30,8 @@ BLOCK_BYTES = 32 * 2**20  # of decoded rows between the stages; the pool gathers
 # A worker that dies is replaced and its block tried again; a block that kills four workers ends the job. Of itself Ray
 # Data tries for ever, in both stages.
 MAX_RETRIES = 3
-# An actor may be killed many times in a long run, by whatever blocks; the bound ends a model that never loads. Ray warns
-# that arguments of a restarting actor lie in the object store: Ray Data puts them there, and the driver keeps them.
+# An actor may be killed many times in a long run, by whatever blocks; the bound ends a model that never loads. (Ray
+# warns that arguments of such an actor lie in the object store: Ray Data puts them there, and the driver keeps them.)
 MAX_RESTARTS = 100
 MAX_DEAD_STARTS = 3
 # Waiting in an actor's queue; when the actor dies, each of them has one retry less.
