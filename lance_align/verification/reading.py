@@ -49,7 +49,7 @@ def _scan(fragment: Any, columns: Sequence[str], batch_rows: int) -> Iterator[pa
 
 
 def _next(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-    """The next batch, if it is sound Arrow data: a flipped byte in a text may be no UTF-8 any more."""
+    """The next batch, checked before it is touched: damaged offsets would lead out of its buffers."""
     batch = next(batches, None)
     if batch is not None:
         batch.validate(full=True)
