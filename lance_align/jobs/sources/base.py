@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.sources.texts import with_valid_text
 
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 32 * 2**20
@@ -84,7 +85,7 @@ class Source(ABC):
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         for table in self.tables(split, schema.names):
-            yield from bounded(table.select(schema.names).cast(schema))
+            yield from bounded(with_valid_text(table.select(schema.names)).cast(schema))
 
     def places(self, rows: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         """Where rows stand, for people.

@@ -1,0 +1,93 @@
+r"""Text that is not UTF-8, and other cells that are not what their column says.
+
+Parquet and Arrow files can hold any bytes in a text column, and nothing on the way looks at them: Lance writes them and
+cannot read the column again (pylance 14), Python cannot make a string of them. Here they become text: each byte that is
+not UTF-8 is written as ``\xff``, so that two ids stay two ids and people see what was there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from lance_align.errors import SourceError
+from lance_align.jobs.ids import is_text_type
+from lance_align.jobs.sources.location import first_line
+
+
+def with_valid_text(table: pa.Table) -> pa.Table:
+    """The table with UTF-8 in every text, at any depth of lists, structs, maps and dictionaries.
+
+    Raises:
+        SourceError: a column's lengths or offsets lead out of its data: reading it would read other memory.
+    """
+    for number, name in enumerate(table.column_names):
+        column = table.column(number)
+        if not _is_valid(column):
+            table = table.set_column(number, table.field(number), _mended(column, name))
+    return table
+
+
+def _is_valid(column: pa.ChunkedArray[Any]) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _mended(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
+    return pa.chunked_array([_mended_chunk(chunk, name) for chunk in column.chunks], column.type)
+
+
+def _mended_chunk(chunk: Any, name: str) -> Any:
+    if isinstance(chunk, pa.ExtensionArray):
+        return pa.ExtensionArray.from_storage(chunk.type, _mended_chunk(chunk.storage, name))
+    if isinstance(chunk, pa.DictionaryArray):
+        plain = pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(_binary(chunk.type.value_type)))
+        values = _checked(plain, name).to_pylist()
+        texts: Any = pa.array([_text(value, chunk.type.value_type) for value in values], chunk.type.value_type)
+        return texts.dictionary_encode().cast(chunk.type)
+    values = _checked(chunk.cast(_binary(chunk.type)), name).to_pylist()
+    return pa.array([_text(value, chunk.type) for value in values], chunk.type)
+
+
+def _checked(chunk: Any, name: str) -> Any:
+    try:
+        chunk.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise SourceError(f"column {name!r} is damaged ({first_line(error)}); write the file again") from error
+    return chunk
+
+
+def _binary(kind: Any) -> Any:
+    """The type with binary in place of text; casting to it looks at no byte."""
+    if is_text_type(kind):
+        return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
+    if pa.types.is_map(kind):
+        return pa.map_(_binary(kind.key_type), _binary(kind.item_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_binary(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_binary(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_binary(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _binary(field.type)) for field in kind])
+    return kind
+
+
+def _text(value: Any, kind: Any) -> Any:
+    """A cell of the binary type as a cell of the type it stands for."""
+    if value is None:
+        return None
+    if is_text_type(kind):
+        return value.decode("utf-8", "backslashreplace")
+    if pa.types.is_map(kind):
+        return [(_text(key, kind.key_type), _text(item, kind.item_type)) for key, item in value]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [_text(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind):
+        return {field.name: _text(value[field.name], field.type) for field in kind}
+    return value
