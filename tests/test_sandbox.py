@@ -189,6 +189,13 @@ def test_memory_is_what_was_asked_for() -> None:
     assert np.array_equal(DECODER.decode(data).pixels, in_process(data))
 
 
+def test_a_file_may_itself_be_too_much_memory() -> None:
+    small = Decoder(image=SPEC, memory_mb=256)
+    assert np.array_equal(small.decode(INNOCENT).pixels, in_process(INNOCENT))
+    assert reason_of(INNOCENT + bytes(200 * 10**6), small).startswith("memory: ")
+    assert np.array_equal(small.decode(INNOCENT).pixels, in_process(INNOCENT))
+
+
 def test_the_process_knows_neither_tables_nor_models() -> None:
     assert_right()
     maps = Path(f"/proc/{decoder_pid()}/maps").read_text()
