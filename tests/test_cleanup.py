@@ -98,6 +98,19 @@ def test_everything_unneeded_goes_and_every_version_stays(place: TableLocation) 
     assert (again.files, again.bytes, again.paths) == (0, 0, ())
 
 
+def test_what_only_a_branch_needs_stays(place: TableLocation) -> None:
+    lance.dataset(place.uri).create_branch("work")
+    table = opened(place.uri)
+    table.delete("id != 'broken'")
+    table.to_lance().optimize.compact_files()
+    lance.dataset(place.uri).cleanup_old_versions(retain_versions=1)
+    Path(place.uri, f"_versions/{2**64 - 3}.manifest").unlink()  # version 2: Lance keeps it, others need not
+    assert [version["version"] for version in lance.dataset(place.uri).versions()] == [5]
+    lance_align.cleanup(opened(place.uri), min_age_s=0)
+    branch = lance.dataset(place.uri).checkout_version(("work", None))
+    assert sorted(branch.to_table()["id"].to_pylist()) == [BLUE, "broken", GREEN, RED]
+
+
 def test_commits_that_lost(place: TableLocation) -> None:
     fail_a_delete(place.uri)
     left = orphans(place.uri)

@@ -109,7 +109,6 @@ def _orphans(dataset: Any) -> list[_File]:
             f"{dataset.uri} has a detached version ({detached}), and Lance does not tell which files it needs; remove "
             "that version first, or leave the table as it is"
         )
-    dataset.checkout_latest()
     needed = _needed(dataset)
     return [file for path, file in sorted(files.items()) if _is_orphan(path, needed)]
 
@@ -132,7 +131,7 @@ def _staged(dataset: Any) -> Iterator[_File]:
 
 
 def _needed(dataset: Any) -> set[str]:
-    """Paths that a version needs, of the table or of one of its branches."""
+    """Paths that some version needs, of the table or of one of its branches, whichever the dataset stands at."""
     needed: set[str] = set()
     for name in (None, *dataset.branches.list()):
         line = dataset if name is None else dataset.checkout_version((name, None))
