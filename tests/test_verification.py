@@ -16,6 +16,8 @@ import lance_align
 from lance_align import Verification
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, TableError
+from lance_align.jobs.columns import Keep, choose_columns
+from lance_align.jobs.sources import open_source
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.commits import Committer
 from lance_align.tables.fragments import write_fragments
@@ -27,6 +29,7 @@ from tests.damage import data_files, flip, place_of, vector_bytes
 from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, rows
 
 MANY = 60
+KEEPS: tuple[Keep, ...] = ("bytes", "thumbnail", "uri")
 
 
 def opened(place: TableLocation) -> Any:
@@ -413,3 +416,10 @@ def test_attached_columns_have_reasons_of_their_own(photos: Any, tmp_path: Path)
     plain.delete("number = 7")
     plain.add([{"number": 8, "words": "green"}])
     assert (lance_align.verify(plain).ok, lance_align.verify(plain).sampled) == (True, 1)
+
+
+def test_a_job_says_that_it_keeps_thumbnails(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(RED))
+    source = open_source(tmp_path)
+    for keep in KEEPS:
+        assert choose_columns(source, keep=keep).layout.thumbnails is (keep == "thumbnail")
