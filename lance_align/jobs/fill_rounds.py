@@ -21,6 +21,7 @@ from lance_align.jobs.stopping import uninterrupted
 from lance_align.jobs.vectors import HALVED, SECONDS_COLUMNS
 from lance_align.tables.filling import ADDRESS, Filled, Filler, Survey
 
+MIN_COMMIT_SECONDS = 1.0
 MAX_WAITING_BYTES = 512 * 2**20  # of vectors on the driver, whose fragments are not complete
 
 
@@ -123,6 +124,8 @@ class FillRounds:
             self.reasons.update(filled.reasons)
             self.committed += filled.rows
             self.arrived -= filled.left
+            if filled.left:  # others rewrite the table meanwhile: smaller rounds lose less to the next time
+                self._commit_seconds = min(self._commit_seconds, max(MIN_COMMIT_SECONDS, self._commit_seconds / 2))
             self.commits += filled.rows > 0
             self._spend("commit", time.perf_counter() - started)
         if not self._waiting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -23,8 +22,8 @@ from lance_align.jobs.vectors import VectorMaker
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import Filler, Survey
 
-MAX_PASSES = 20  # over what other writers moved or added in the meantime
-PAUSE_S = 1.0  # after a pass that others have spoilt altogether
+MAX_PASSES = 100  # over what other writers moved or added in the meantime
+MAX_FRUITLESS_PASSES = 10  # of these, one after the other
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,31 +51,30 @@ class FillJob:
 
         Raises:
             LanceAlignError: the run ended early; what was made till then is committed where that is possible.
-            JobError: rows are still empty after `MAX_PASSES` passes.
+            JobError: rows are still empty after `MAX_PASSES` passes, or `MAX_FRUITLESS_PASSES` in which none landed.
         """
         with job_failures():
             survey = self.filler.survey()
             there = survey.rows - survey.empty
             with reporter(survey.rows, lambda: self._state(there), show=progress, log_file=log_file):
-                for _ in range(MAX_PASSES):
-                    if not survey.empty:
-                        break
+                passes = fruitless = 0
+                while survey.empty and passes < MAX_PASSES and fruitless < MAX_FRUITLESS_PASSES:
+                    committed = self.rounds.committed
                     self._fill(survey)
+                    passes += 1
+                    fruitless = 0 if self.rounds.committed > committed else fruitless + 1
                     survey = self.filler.survey()
         if survey.empty:
             raise JobError(
-                f"{survey.empty:,} rows of {self.filler.uri} have no vector yet: in {MAX_PASSES} passes others "
-                f"always changed or added some; {GO_ON}"
+                f"{survey.empty:,} rows of {self.filler.uri} have no vector yet: in {passes} passes others "
+                f"always moved or added some; {GO_ON}"
             )
         return self._report(there, started_at)
 
     def _fill(self, survey: Survey) -> None:
-        committed = self.rounds.committed
         with self.rounds.gathering(survey):
             for table in self._vectors(survey):
                 self.rounds.add(table)
-        if self.rounds.committed == committed:
-            time.sleep(PAUSE_S)
 
     def _vectors(self, survey: Survey) -> Iterator[pa.Table]:
         source = dataclasses.replace(self.read.source, version=survey.version)
