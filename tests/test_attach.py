@@ -20,6 +20,10 @@ from lancedb.pydantic import LanceModel, Vector
 
 import lance_align
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
+from lance_align.tables.commits import Committer
+from lance_align.tables.filling import Filler
+from lance_align.tables.fragments import write_fragments
+from lance_align.tables.location import TableLocation
 from lance_align.tables.metadata import (
     FUNCTIONS_KEY,
     SPEC_KEY,
@@ -31,6 +35,7 @@ from lance_align.tables.metadata import (
 )
 from lance_align.testing import FAKE_SPEC
 from tests.corpus import png
+from tests.fake_tables import photos_schema, rows
 
 OTHER_SPEC = dataclasses.replace(FAKE_SPEC, fingerprint="another-fingerprint")
 
@@ -50,13 +55,13 @@ class Letters(EmbeddingFunction):  # type: ignore[misc]
         return [self.compute_query_embeddings(str(text))[0] for text in values]
 
 
-def plain(directory: Path, rows: int = 6, **columns: Any) -> Any:
+def plain(directory: Path, count: int = 6, **columns: Any) -> Any:
     """A table that knows nothing of us: pictures, captions and a number."""
     table = pa.table(
         {
-            "number": pa.array(range(rows), pa.int64()),
-            "picture": pa.array([png(number) for number in range(rows)], pa.binary()),
-            "caption": pa.array([f"picture {number}" for number in range(rows)], pa.string()),
+            "number": pa.array(range(count), pa.int64()),
+            "picture": pa.array([png(number) for number in range(count)], pa.binary()),
+            "caption": pa.array([f"picture {number}" for number in range(count)], pa.string()),
             **columns,
         }
     )
@@ -71,13 +76,13 @@ def expected(seed: int) -> list[float]:
 def test_two_null_columns_and_a_function_and_nothing_else(tmp_path: Path) -> None:
     table = plain(tmp_path)
     table.create_index("number", config=BTree())
-    before, rows, index = table.schema, table.to_arrow(), table.list_indices()[0].index_uuid
+    before, data, index = table.schema, table.to_arrow(), table.list_indices()[0].index_uuid
     version, files = table.version, data_files(tmp_path)
     found = lance_align.attach(table, image="picture", model="fake")
     assert found == table.version == version + 2
     assert data_files(tmp_path) == files  # no row was written again
     assert table.schema.names == [*before.names, "vector", "error"]
-    assert table.to_arrow().select(before.names).equals(rows.select(before.names))
+    assert table.to_arrow().select(before.names).equals(data.select(before.names))
     assert table.schema.field("vector").type == pa.list_(pa.float32(), FAKE_SPEC.dim)
     assert table.to_arrow().column("vector").null_count == table.to_arrow().column("error").null_count == 6
     assert (table.list_indices()[0].index_uuid, table.list_indices()[0].num_indexed_rows) == (index, 6)
@@ -85,7 +90,7 @@ def test_two_null_columns_and_a_function_and_nothing_else(tmp_path: Path) -> Non
     assert read_specs(table.schema) == {"vector": FAKE_SPEC}
 
     table.checkout(version)
-    assert table.to_arrow().equals(rows)
+    assert table.to_arrow().equals(data)
 
 
 def test_new_rows_embed_themselves_and_words_search(tmp_path: Path) -> None:
@@ -197,6 +202,16 @@ def test_tables_of_the_embed_job_take_a_second_model(photos: Any) -> None:
         "vector": FAKE_SPEC.fingerprint,
         "vector_base": OTHER_SPEC.fingerprint,
     }
+
+
+def test_the_embed_job_goes_on_beside_an_attached_column(place: TableLocation, photos: Any) -> None:
+    lance_align.attach(photos, image="image", vector="second", model="fake")
+    committer = Committer.open_or_create(place.uri, photos_schema())
+    new = rows(["new"], images=[png(3)], captions=["new"])
+    committer.commit(write_fragments(place.uri, new), rows=1)
+    survey = Filler(place.uri, "second").survey()
+    assert (survey.rows, survey.empty) == (5, 5)
+    assert Filler(place.uri, "vector").survey().empty == 0
 
 
 def test_two_at_once_are_one(tmp_path: Path) -> None:
@@ -356,12 +371,12 @@ def data_files(directory: Path) -> set[str]:
 
 
 def test_vectors_are_searched_beside_an_index_on_another_column(tmp_path: Path) -> None:
-    rows = 300
-    others = np.random.default_rng(0).normal(size=(rows, 8)).astype(np.float32)
+    count = 300
+    others = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(others.ravel()), 8)
-    table = plain(tmp_path, rows=rows, other=column)
+    table = plain(tmp_path, count, other=column)
     table.create_index("other", config=IvfFlat(num_partitions=2))
     lance_align.attach(table, image="picture", model="fake")
     stats = table.index_stats("other_idx")
-    assert (stats.num_indexed_rows, stats.num_unindexed_rows) == (rows, 0)
+    assert (stats.num_indexed_rows, stats.num_unindexed_rows) == (count, 0)
     assert table.search(others[5], vector_column_name="other").limit(1).to_list()[0]["number"] == 5

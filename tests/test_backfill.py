@@ -125,6 +125,26 @@ def test_a_stopped_run_goes_on_and_loses_one_round_at_most(tmp_path: Path) -> No
     check(table)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_passing_faults_everywhere_cost_no_row(tmp_path: Path) -> None:
+    table = photos_of(tmp_path, range(40), range(40, 80))
+    lance_align.attach(table, image="picture", model="fake")
+    with Faults() as faults:
+        for site, action in (
+            ("after_read", "os_error"),
+            ("decode", "kill"),
+            ("encode", "exit"),
+            ("before_fragment", "os_error"),
+            ("after_fragment", "os_error"),
+            ("before_commit", "os_error"),
+        ):
+            faults.at(site, action, times=1)  # type: ignore[arg-type]
+        report = run(tmp_path, commit_rows=20)
+        assert all(faults.fired(site) == 1 for site in ("after_read", "encode", "after_fragment", "before_commit"))
+    assert (report.rows_read, report.failed) == (80, 8)
+    check(table)
+
+
 def table_rows(table: Any, condition: str) -> int:
     table.checkout_latest()
     return int(table.count_rows(condition))
