@@ -238,6 +238,12 @@ def test_odd_urls_lead_nowhere(url: str) -> None:
     assert refusal(url, policy("example.com")).startswith("fetch: ")
 
 
+@pytest.mark.parametrize("user", ["user@", "user:pass@", ":pass@", "user:@"])
+def test_urls_with_a_user_are_refused_before_anything_is_looked_up(user: str) -> None:
+    said = refusal(f"http://{user}example.com/", policy("example.com"))
+    assert said == "fetch: http://example.com/: URLs with a user name or password are not fetched"
+
+
 def test_secrets_in_a_url_stay_out_of_the_reason(web: Web) -> None:
     said = refusal("https://me:secret@example.com/a?token=hidden", policy("example.com"))
     assert "secret" not in said

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from lance_align.errors import RowError
+from lance_align.errors import RowError, SourceError
+from lance_align.jobs.sources import open_source
 from lance_align.jobs.sources.location import Location, References, locate
 
 
@@ -96,3 +97,10 @@ def test_large_files_are_refused_unread(root: Path) -> None:
         file.truncate(2**40)  # sparse
     with pytest.raises(RowError, match=r"^too_large: 1099511627776 bytes, the limit is 100"):
         read(root, "large.png")
+
+
+def test_a_file_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad \xff.png")).write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"bad \\xff\.png is not UTF-8, so no row can be called by it; rename it"):
+        open_source(tmp_path)

@@ -74,7 +74,12 @@ class Location:
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{self.uri} cannot be listed: {first_line(error)}") from error
         files = (info for info in found if info.type == pafs.FileType.File)
-        yield from sorted((f for f in files if not _is_hidden(self.relative(f.path))), key=lambda info: info.path)
+        try:
+            kept = sorted((f for f in files if not _is_hidden(self.relative(f.path))), key=lambda info: info.path)
+        except UnicodeDecodeError as error:
+            name = error.object.decode("utf-8", "backslashreplace")
+            raise SourceError(f"the name of {name} is not UTF-8, so no row can be called by it; rename it") from error
+        yield from kept
 
     def relative(self, path: str) -> str:
         """`path` (absolute, below this folder) as seen from this folder."""
