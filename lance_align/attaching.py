@@ -50,7 +50,8 @@ def attach(
 
     Args:
         table: an open LanceDB table (of the synchronous API); it is moved to the new version.
-        image: the column of pictures: encoded bytes, or text that is a path or a URI.
+        image: the column of pictures: encoded bytes, or text that is a path or a URI. A relative path starts at the
+            database's folder in a backfill, and at the working directory of whoever calls ``table.add``.
         text: the column of texts; exactly one of the two is given.
         vector: the name of the vector column. A table may have several, of one model or of different ones;
             ``table.search`` then wants ``vector_column_name``.
