@@ -185,6 +185,8 @@ def test_what_others_add_meanwhile_is_there_for_rows_that_nobody_has_yet() -> No
     assert ledger.claim(0, every[:1], np.ones(1, dtype=bool), 0.0).tolist() == [GRANTED]
     assert ledger.learn(id_hashes(["a", "b", "x", "x"])).tolist() == [True, False, False, False]
     assert ledger.learn(id_hashes(["b"])).tolist() == [False]
+    ledger.arrive(every[:1])
+    assert ledger.learn(id_hashes(["a"])).tolist() == [False]  # its row is in the table, or was left to theirs
     assert ledger.claim(0, every, np.ones(3, dtype=bool), 0.0).tolist() == [GRANTED, THERE, GRANTED]
     assert ledger.tally() == Tally(read=3, granted=2, there=1)
     assert not ledger.gone(id_hashes(["x"])).any()

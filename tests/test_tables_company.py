@@ -54,7 +54,7 @@ def uri(tmp_path: Path) -> str:
 
 def test_an_id_that_another_writer_added_is_left_to_him(uri: str) -> None:
     mine, his = Committer.open_or_create(uri, SCHEMA), Committer.open_or_create(uri, SCHEMA)
-    assert write(his, "b", "d", by="him") == Landed(version=2, rows=2)
+    assert write(his, "b", "d", "g", by="him") == Landed(version=2, rows=3)
     learnt: list[str | None] = []
 
     def learn(ids: pa.StringArray) -> pa.StringArray:
@@ -65,9 +65,9 @@ def test_an_id_that_another_writer_added_is_left_to_him(uri: str) -> None:
     second = write_fragments(uri, rows("d", error="empty: zero bytes"))
     landed = mine.commit([*first, *second], rows=4, learn=learn)
     assert landed == Landed(version=3, rows=2, dropped=Dropped(rows=2, reasons={"empty": 1}))
-    assert learnt == ["b", "d"]
-    assert writers(uri) == {"a": "me", "b": "him", "c": "me", "d": "him"}
-    assert write(mine, "b", "f").rows == 1  # learnt two rounds ago
+    assert learnt == ["b", "d", "g"]
+    assert writers(uri) == {"a": "me", "b": "him", "c": "me", "d": "him", "g": "him"}
+    assert write(mine, "g", "f").rows == 1  # learnt a round ago
     kept = lance.dataset(uri).to_table(filter="id = 'a'").to_pylist()[0]
     assert (kept["facts"], kept["box"]) == ('{"by":"me"}', [1, 2])  # rewritten without the row beside it
     write(his, "e", by="him")

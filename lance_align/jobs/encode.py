@@ -27,7 +27,8 @@ from lance_align.jobs import watchdog
 from lance_align.jobs.attempts import attempts
 from lance_align.jobs.batches import Batches
 from lance_align.jobs.decode import PIXELS, REASON, REPLACES, SECONDS, pixel_block
-from lance_align.jobs.receipts import Receipt
+from lance_align.jobs.ids import id_hashes
+from lance_align.jobs.receipts import Receipt, packed
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.fragments import write_fragments
@@ -89,6 +90,7 @@ class BlockWriter:
             fragments=tuple(fragments),
             halved=self.batches.halved - halved,
             rows=rows.num_rows,
+            hashes=packed(id_hashes(list(map(str, block.column(ID).to_pylist())))),
             replacing=tuple(map(str, block.column(ID).filter(block.column(REPLACES)).to_pylist())),
             reasons=dict(Counter(error.split(":", 1)[0] for error in errors if error is not None)),
             decode_s=float(pc.sum(block.column(SECONDS)).as_py() or 0.0),

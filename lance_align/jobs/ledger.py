@@ -33,19 +33,20 @@ LOOK = 4  # the table holds a row of its id: compare their contents
 CHANGED = 5  # the table holds another content, and keeps it
 
 # A state: the owner's position in the input plus one, 0 for an id the input has not shown; above it what is known.
-POSITION_BITS = 55
+POSITION_BITS = 54
 _POSITION = (1 << POSITION_BITS) - 1
-_IN_TABLE = 1 << 55  # since before the run
-_FAILED = 1 << 56  # in the table, without a vector
-_HASHED = 1 << 57  # in the table, with a content hash
-_ENROLLED = 1 << 58  # counted by the roll call
-_CLAIMED = 1 << 59
-_LEARNED = 1 << 60  # another writer added it during the run
-_COMPARED = 1 << 61
-_CHANGED = 1 << 62  # compared, and different
+_IN_TABLE = 1 << 54  # since before the run
+_FAILED = 1 << 55  # in the table, without a vector
+_HASHED = 1 << 56  # in the table, with a content hash
+_ENROLLED = 1 << 57  # counted by the roll call
+_CLAIMED = 1 << 58
+_LEARNED = 1 << 59  # another writer added it during the run
+_COMPARED = 1 << 60
+_CHANGED = 1 << 61  # compared, and different
+_ARRIVED = 1 << 62  # in the table by now, or left out of it
 
 SPLIT_BITS = 32  # of a position: the row's number in its split; above them the split's number
-MAX_SPLITS = 1 << (POSITION_BITS - SPLIT_BITS)  # 8,388,608
+MAX_SPLITS = 1 << (POSITION_BITS - SPLIT_BITS)  # 4,194,304
 
 NOTES = 1000  # rows that a report lists
 MAX_ID_CHARS = 1000
@@ -243,8 +244,12 @@ class Ledger:
         counted = int((free & (states & _ENROLLED != 0) & (first == np.arange(len(hashes)))).sum())
         self._called += Tally(granted=-counted, there=counted)
         self._tell(hashes, places, np.where(free, states | _LEARNED, states), first)
-        coming: Flags = (states & _CLAIMED != 0) & (self._answers(states) != THERE)
+        coming: Flags = (states & (_CLAIMED | _ARRIVED) == _CLAIMED) & (self._answers(states) != THERE)
         return coming
+
+    def arrive(self, hashes: Hashes) -> None:
+        """Tell ids whose rows have come to the table: `learn` names them no more, so what it names stays few."""
+        self._mark(hashes, _ARRIVED)
 
     def gone(self, hashes: Hashes) -> Flags:
         """Which of these ids the table held when the run began and the input did not show."""

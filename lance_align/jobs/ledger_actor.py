@@ -113,6 +113,10 @@ class RemoteLedger:
         on_their_way: pa.StringArray = ids.filter(pa.array(coming))
         return on_their_way
 
+    def arrive(self, hashes: Hashes) -> None:
+        """See `Ledger.arrive`."""
+        self._ask("arrive", hashes)
+
     def tally(self) -> Tally:
         """See `Ledger.tally`."""
         tally: Tally = self._ask("tally")

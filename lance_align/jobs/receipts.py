@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from collections.abc import Mapping
+
+import numpy as np
+
+from lance_align.jobs.ids import Hashes
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +20,7 @@ class Receipt:
         fragments: JSON of Lance's fragment metadata, as `lance_align.tables.fragments.write_fragments` gives it.
         rows: rows in these fragments, embedded or not.
         reasons: how many rows have which kind of reason; the others are embedded.
+        hashes: of the rows' ids: base64 of ``(rows, 2) uint64``, see `lance_align.jobs.ids.id_hashes`.
         replacing: ids of those rows that take the place of a row in the table.
         decode_s, encode_s, write_s: seconds of work on the block.
         halved: how often a batch of the block did not fit into memory and was halved.
@@ -26,6 +32,7 @@ class Receipt:
     decode_s: float
     encode_s: float
     write_s: float
+    hashes: str = ""
     replacing: tuple[str, ...] = ()
     halved: int = 0
 
@@ -38,3 +45,13 @@ class Receipt:
         """Read what `to_json` wrote."""
         raw = json.loads(text)
         return cls(**{**raw, "fragments": tuple(raw["fragments"]), "replacing": tuple(raw["replacing"])})
+
+
+def packed(hashes: Hashes) -> str:
+    """Hashes as text: 22 characters each."""
+    return base64.b64encode(hashes.astype("<u8").tobytes()).decode()
+
+
+def unpacked(text: str) -> Hashes:
+    """The inverse of `packed`, ``(n, 2) uint64``."""
+    return np.frombuffer(base64.b64decode(text), dtype="<u8").reshape(-1, 2)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+import numpy as np
 
 from lance_align import faults
 from lance_align.errors import LanceAlignError
 from lance_align.jobs.attempts import attempts
-from lance_align.jobs.receipts import Receipt
+from lance_align.jobs.ids import Hashes
+from lance_align.jobs.receipts import Receipt, unpacked
 from lance_align.jobs.stopping import uninterrupted
 from lance_align.tables.commits import Committer, Landed, Learn
 
@@ -34,6 +37,7 @@ class Rounds:
         self._commit_rows = commit_rows
         self._commit_seconds = commit_seconds
         self.learn: Learn | None = None  # see `Committer.commit`
+        self.arrive: Callable[[Hashes], None] | None = None  # told the ids of each round that is in
         self._pending: list[Receipt] = []
         self._round_began = time.monotonic()
         self._turn = threading.Lock()  # of the clock's thread and of the one that adds
@@ -124,6 +128,8 @@ class Rounds:
             started = time.perf_counter()
             landed = attempts(self._land)
             faults.reach("after_commit", rows=landed.rows)
+            if self.arrive is not None:
+                self.arrive(np.concatenate([unpacked(receipt.hashes) for receipt in self._pending]))
             self._pending = []
             self._count(landed)
             self._spend(commit=time.perf_counter() - started)

@@ -60,7 +60,7 @@ class Job:
         rounds = self.rounds
         with job_failures():
             ledger = RemoteLedger.start(self.target, version=rounds.version, policy=self.policy)
-            rounds.learn = ledger.learn
+            rounds.learn, rounds.arrive = ledger.learn, ledger.arrive
             try:
                 with reporter(self.source.rows(), lambda: self._state(ledger), show=progress, log_file=log_file):
                     self._stream(ledger)

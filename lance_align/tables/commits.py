@@ -137,7 +137,7 @@ class Committer:
 
     def _land(self, pending: Pending, replacing: pa.StringArray, learn: Learn) -> Dropped:
         transaction_id = str(uuid.uuid4())
-        dropped = Dropped()
+        dropped, left_out = Dropped(), set[str]()
         seen = self.version
         for is_last in attempts():
             try:
@@ -148,6 +148,7 @@ class Committer:
                 if len(contested):
                     pending, fewer = pending.without(contested, self._dataset)
                     dropped += fewer
+                    left_out.update(_texts(contested))
                 seen = self.version
                 if pending.fragments:
                     pending.check_files()
@@ -161,6 +162,8 @@ class Committer:
                         break
                     raise self._commit_error(error) from error
         self._files |= pending.files
+        if learn is not _all:
+            self._taken -= left_out  # of one job each row comes once
         if self.version <= seen + 1:
             return dropped
         # An `add` landed in the same few milliseconds, with which nothing makes a round conflict.
