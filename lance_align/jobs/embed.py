@@ -96,16 +96,15 @@ def embed(
         decode_seconds: seconds after which the decoding of one image is given up.
         decode_memory_mb: memory that decoding one image may take, at least 256.
         max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
-        duplicates: what is done about rows of the input that share an id. The first in the input's order (files by
-            name, rows as they stand) counts, always; error makes the others a failure, found before anything is
-            written where ids come from a column.
-        on_changed: what is done about rows whose id the table holds. skip does not look at them. The others read them,
-            images included, and compare a hash of their content with the table's: update embeds changed rows again,
-            in place of the old ones, and so do rows that have no hash because table.add wrote them; error
-            leaves changed rows as they are and fails in the end. A row whose image cannot be read is left alone.
-        retry_errors: embed rows again that are in the table without a vector, in place of the old ones.
-        gone: what is done about rows of the table that the input does not have, whoever wrote them before this run:
-            nothing, list them in the report, or remove them once everything else has succeeded.
+        duplicates: what becomes of rows of the input that share an id. The first in the input's order (files by name)
+            counts, always; error makes the others a failure, before any row is written if ids come from a column.
+        on_changed: what becomes of rows whose id the table holds with another content. skip does not look. The other
+            two read these rows, images included, and compare a hash with the table's: update embeds changed rows
+            again, in place of the old ones, and rows without a hash (of table.add) too; error leaves them and fails
+            at the end. A row whose image cannot be read is left alone.
+        retry_errors: embed rows of the table without a vector again, in place of the old ones.
+        gone: what becomes of rows of the table that the input does not have, whoever wrote them before this run:
+            ignore them, list them in the report, or remove them once everything else has succeeded.
         commit_rows: rows after which a version of the table is made.
         commit_seconds: seconds after which one is made.
         block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
