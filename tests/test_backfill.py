@@ -326,7 +326,7 @@ def test_the_command_attaches_is_killed_and_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 0, err
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["already_there"], report["rows_read"]) == (done, 600)
-    assert f"  already there    {done:>9,}\n" in out
+    assert f"  already there{done:>14,}\n" in out
     check(table)
 
 

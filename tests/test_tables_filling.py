@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,36 @@ def test_two_rounds_at_once_on_one_fragment_do_not_undo_each_other(tmp_path: Pat
     assert first.fill(ours).rows == ROWS
     assert second.fill(theirs) == Filled(rows=ROWS, reasons={}, left=ROWS)
     check(tmp_path, is_full=True)
+
+
+def test_two_jobs_and_a_compaction_at_once(tmp_path: Path) -> None:
+    notes(tmp_path)
+    landed: list[int] = []
+    failures: list[Exception] = []
+
+    def job() -> None:
+        try:
+            filler = Filler(str(tmp_path / "notes.lance"), "vector")
+            while (survey := filler.survey()).empty:
+                landed.append(filler.fill(made(filler, survey, every=4)).rows)
+        except Exception as error:  # noqa: BLE001  whatever it is, the test shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=job) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(3):
+        append(tmp_path)
+        with contextlib.suppress(RuntimeError):  # a round was first: LanceDB's compaction asks to be called again
+            compact(tmp_path)
+        opened(tmp_path).delete(f"number = {number}")
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    fill_up(Filler(str(tmp_path / "notes.lance"), "vector"))
+    check(tmp_path, is_full=True)
+    assert opened(tmp_path).count_rows() == 2 * ROWS + 15 - 3
+    assert sum(landed) <= 2 * ROWS + 15  # none was written twice
 
 
 def test_an_index_made_half_way_finds_all_rows_in_the_end(tmp_path: Path) -> None:
