@@ -6,6 +6,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -32,6 +33,10 @@ def job_failures() -> Iterator[None]:
         if isinstance(error, RayError):  # Ray raises a class that is both; its text is the worker's traceback
             raise _typed(error) from error
         raise
+    except ExecutionTimeoutError as error:
+        raise JobError(
+            f"nothing moved for a long time: the cluster gives no processors, or other jobs hold them; {GO_ON}"
+        ) from error
     except (RayError, OSError) as error:
         raise _typed(error) from error
 

@@ -8,8 +8,11 @@ on the other. With a third stage that writes, nothing was written there before e
 from __future__ import annotations
 
 import dataclasses
+import gc
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +37,7 @@ MAX_RETRIES = 3
 # warns that arguments of such an actor lie in the object store: Ray Data puts them there, and the driver keeps them.)
 MAX_RESTARTS = 100
 MAX_DEAD_STARTS = 3
+MIN_PATIENCE_S = 1800.0  # Ray Data's own
 # Waiting in an actor's queue; when the actor dies, each of them has one retry less.
 BLOCKS_PER_ACTOR = 2
 
@@ -60,7 +64,7 @@ def receipts(
     *,
     shape: Shape,
     device: str,
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Run the plan; receipts arrive as blocks are written, in no particular order.
 
     Args:
@@ -71,9 +75,10 @@ def receipts(
     """
     rows = [{"number": number, "split": split.to_json()} for number, split in splits.items()]
     arguments = (spec, target, device, shape.threads)
-    for batch in stream(rows, read.__call__, BlockWriter, arguments, shape=shape):
-        texts: list[Any] = batch.column("receipt").to_pylist()
-        yield from map(Receipt.from_json, texts)
+    with closing(stream(rows, read.__call__, BlockWriter, arguments, shape=shape)) as batches:
+        for batch in batches:
+            texts: list[Any] = batch.column("receipt").to_pylist()
+            yield from map(Receipt.from_json, texts)
 
 
 def stream(
@@ -83,7 +88,7 @@ def stream(
     worker_arguments: tuple[Any, ...],
     *,
     shape: Shape,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Run the two stages of a job; tables arrive as workers make them, in no particular order.
 
     Args:
@@ -104,11 +109,28 @@ def stream(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = MAX_DEAD_STARTS
-    context.execution_no_progress_timeout_s = -1  # workers watch themselves
+    # Workers watch themselves; this ends a job that gets no processors.
+    context.execution_no_progress_timeout_s = max(MIN_PATIENCE_S, 4 * shape.stall_seconds)
     with ray.data.DataContext.current(context):  # a dataset keeps the settings it was made under
         arguments = (worker, worker_arguments, shape.stall_seconds)
         dataset = _dataset(rows, WatchedRead(read, shape.stall_seconds), arguments, shape)
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except BaseException as error:
+        _let_go(error)
+        raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames of an error that has left them: they hold the pool's actors.
+
+    Who keeps the error (a notebook does) would keep the actors alive and their processors reserved, and the next job
+    would wait for them for ever (measured, Ray 2.60).
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()  # the executor's objects refer to each other
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -90,8 +90,9 @@ class Job:
             if self.policy.duplicates == "error" and duplicates:
                 raise JobError(f"{doubled(duplicates, self._places('duplicate', ledger))}; nothing was written")
             splits = {number: splits[number] for number in numbers}
-        with self.rounds.gathering():
-            for receipt in receipts(splits, read, self.spec, self.target, shape=self.shape, device=self.device):
+        coming = receipts(splits, read, self.spec, self.target, shape=self.shape, device=self.device)
+        with self.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
+            for receipt in coming:
                 self.rounds.add(receipt)
 
     def _places(self, what: Noted, ledger: RemoteLedger) -> tuple[RowPlace, ...]:
