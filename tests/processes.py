@@ -41,7 +41,7 @@ def workers(root: int, words: Sequence[str]) -> list[int]:
 
 @contextlib.contextmanager
 def killing(*words: str, every_s: float, most: int = 1000) -> Iterator[list[str]]:
-    """While the block runs, SIGKILL one Ray worker of this process at every beat, with one of `words` in turn.
+    """SIGKILL one Ray worker of this process at every beat: of each of `words` in turn, while there are any.
 
     Yields:
         The words of those killed so far.
@@ -51,11 +51,14 @@ def killing(*words: str, every_s: float, most: int = 1000) -> Iterator[list[str]
 
     def kill() -> None:
         while len(killed) < most and not ended.wait(every_s):
-            word = words[len(killed) % len(words)]
-            with contextlib.suppress(ProcessLookupError):
-                for pid in workers(os.getpid(), [word])[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(word)
+            turn = len(killed) % len(words)
+            for word in (*words[turn:], *words[:turn]):
+                pids = workers(os.getpid(), [word])
+                if pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pids[0], signal.SIGKILL)
+                        killed.append(word)
+                    break
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()

@@ -65,18 +65,19 @@ def slow_down(faults: Faults, *, seconds: float = 0.1) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(
-    "seconds", [pytest.param(0.15, id="short"), pytest.param(3.0, id="long", marks=pytest.mark.slow)]
-)
-def test_workers_killed_every_two_seconds(seconds: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [ROWS, pytest.param(5 * ROWS, marks=pytest.mark.slow)])
+def test_workers_killed_every_two_seconds(number: int, tmp_path: Path) -> None:
+    rows = pictures(number)
+    source = parquet(rows, tmp_path / "in.parquet", group_rows=GROUP_ROWS)
     with Faults() as faults:
-        slow_down(faults, seconds=seconds)
+        slow_down(faults, seconds=0.2)
         with killing(ACTORS, READERS, every_s=2.0) as killed:
             report = job(source, tmp_path)
-        redone = faults.rows("after_fragment") - ROWS
+        redone = faults.rows("after_fragment") - number
     print(f"killed {len(killed)} workers in {report.elapsed_s:.0f} s, {redone} rows redone")
     assert {ACTORS, READERS} <= set(killed)
-    assert report.embedded == ROWS
+    assert report.embedded == number
+    assert redone <= len(killed) * BLOCK_ROWS
     check(tmp_path, "t", rows)
 
 
@@ -93,9 +94,11 @@ def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, ro
 
         killer = threading.Thread(target=kill)
         killer.start()
-        with pytest.raises(JobError, match="run the same command again to go on") as raised:
+        with pytest.raises(JobError, match="which ids are done died; what is committed stays; run the same") as raised:
             job(source, tmp_path)
         killer.join()
+        # Though the error is kept here, as a notebook keeps it: else the next job waits for processors for ever.
+        assert not wait_until_gone(workers(os.getpid(), ["MapWorker"]), seconds=30)
         assert "\n" not in str(raised.value)
         faults.mend()
         report = job(source, tmp_path)

@@ -53,6 +53,8 @@ def _typed(error: BaseException) -> LanceAlignError:
         return JobError(f"the disk is full: free space; {GO_ON}")
     if any(isinstance(cause, (OutOfMemoryError, ObjectStoreFullError, MemoryError)) for cause in causes):
         return JobError(f"memory ran out: use fewer actors or a smaller block_rows; {GO_ON}")
+    if any(isinstance(cause, ActorDiedError) and "LedgerActor" in str(cause) for cause in causes):
+        return JobError(f"the process that knows which ids are done died; {GO_ON}")
     if any(isinstance(cause, _DEATHS) for cause in causes):
         return JobError(f"a worker process died, or hung for stall_seconds, and so did its replacements; {GO_ON}")
     return JobError(f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}; {GO_ON}")
