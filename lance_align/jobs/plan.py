@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -121,15 +120,21 @@ def stream(
         raise
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Empty the frames of an error that has left them: they hold the pool's actors.
+def _let_go(error: BaseException) -> None:
+    """Cut an error and what led to it off the frames they came through: those hold the pool's actors.
 
     Who keeps the error (a notebook does) would keep the actors alive and their processors reserved, and the next job
-    would wait for them for ever (measured, Ray 2.60).
+    would wait for them for ever (measured, Ray 2.60). Emptying the frames is not enough: the executor's thread may
+    still be in them.
     """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseException) and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            waiting += [each.__cause__, each.__context__, getattr(each, "cause", None)]  # the last is Ray's
     gc.collect()  # the executor's objects refer to each other
 
 
