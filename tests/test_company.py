@@ -1,0 +1,89 @@
+"""Jobs beside other writers: two jobs into one table, and a job beside everything else that LanceDB users do."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lance
+import lancedb
+import pytest
+
+import lance_align  # noqa: F401  registers the embedding function, with which tables embed the rows that are added
+from lance_align.jobs import JobReport, embed
+from tests.corpus import parquet, pictures, png, stored
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+ROWS = 120
+
+
+def test_two_jobs_into_one_new_table_at_once(tmp_path: Path) -> None:
+    """Both read the same rows, in the same order: whatever one brings second is left out and counted."""
+    source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=40)
+
+    def run(_: int) -> JobReport:
+        return embed(source, db=tmp_path, table="t", model="fake", block_rows=10, commit_rows=10, progress=False)
+
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(run, range(2)))
+    assert sum(report.embedded for report in reports) == ROWS
+    assert [report.embedded + report.already_there for report in reports] == [ROWS, ROWS]
+    assert len({row["id"] for row in stored(tmp_path, "t")}) == len(stored(tmp_path, "t")) == ROWS
+
+
+def test_a_job_beside_adds_deletes_optimize_and_an_index(tmp_path: Path) -> None:
+    source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=20)
+    options: dict[str, Any] = {"db": tmp_path, "table": "t", "model": "fake", "progress": False}
+    embed(parquet(pictures(20), tmp_path / "first.parquet"), **options)
+    ended = threading.Event()
+    added = itertools.count()
+
+    def table() -> Any:
+        return lancedb.connect(tmp_path).open_table("t")
+
+    def look() -> int:
+        """A reader sees each id once, in every version, and can search it."""
+        seen = table()
+        ids = [row["id"] for row in seen.to_lance().to_table(columns=["id"]).to_pylist()]
+        assert len(set(ids)) == len(ids)
+        assert seen.search(png(3)).limit(1).to_list()[0]["id"] == "row-3"
+        return len(ids)
+
+    def repeat(act: Callable[[], object]) -> int:
+        times = 0
+        while not ended.wait(0.05):
+            try:
+                act()
+                times += 1
+            except (OSError, RuntimeError) as error:  # what Lance and LanceDB raise for conflicts, which are theirs
+                if "conflict" not in str(error):
+                    raise
+        return times
+
+    acts: list[Callable[[], object]] = [
+        look,
+        lambda: table().add([{"id": f"added {next(added)}", "caption": "mine", "kind": None, "image": png(1000)}]),
+        lambda: table().delete("id LIKE 'added %'"),
+        lambda: table().optimize(cleanup_older_than=timedelta(days=1)),
+        lambda: table().create_scalar_index("id", replace=True),
+    ]
+    with ThreadPoolExecutor(len(acts)) as threads:
+        running = [threads.submit(repeat, act) for act in acts]
+        try:
+            report = embed(source, **options, block_rows=10, commit_rows=20)
+        finally:
+            ended.set()
+    times = [each.result() for each in running]
+    assert all(times), times
+    assert (report.embedded, report.already_there, report.failed) == (ROWS - 20, 20, 0)
+    found = {row["id"]: row for row in stored(tmp_path, "t") if not row["id"].startswith("added ")}
+    assert set(found) == {f"row-{number}" for number in range(ROWS)}
+    assert all(row["error"] is None and row["vector"] is not None for row in found.values())
+    assert "id_idx" in [index.name for index in table().list_indices()]
+    versions = [version["version"] for version in lance.dataset(str(tmp_path / "t.lance")).versions()]
+    assert len(versions) > report.commits
