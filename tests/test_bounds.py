@@ -106,6 +106,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
     rows = pictures(120)
