@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,29 +17,41 @@ from typing import Any
 import lance
 import lancedb
 import pytest
+from lancedb.index import BTree
 
 import lance_align  # noqa: F401  registers the embedding function, with which tables embed the rows that are added
-from lance_align.jobs import JobReport, embed
+from lance_align.jobs import embed
 from tests.corpus import parquet, pictures, png, stored
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+ROOT = Path(__file__).parent.parent
 ROWS = 120
 
 
 def test_two_jobs_into_one_new_table_at_once(tmp_path: Path) -> None:
     """Both read the same rows, in the same order: whatever one brings second is left out and counted."""
     source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=40)
-
-    def run(_: int) -> JobReport:
-        return embed(source, db=tmp_path, table="t", model="fake", block_rows=10, commit_rows=10, progress=False)
-
-    with ThreadPoolExecutor(2) as threads:
-        reports = list(threads.map(run, range(2)))
-    assert sum(report.embedded for report in reports) == ROWS
-    assert [report.embedded + report.already_there for report in reports] == [ROWS, ROWS]
+    command = [sys.executable, str(ROOT / "pipelines" / "embed.py"), str(source), "--db", str(tmp_path), "--table", "t"]
+    command += ["--model", "fake", "--block-rows", "10", "--commit-rows", "10", "--no-progress"]
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    jobs = [
+        subprocess.Popen(
+            [*command, "--report-json", str(tmp_path / f"{number}.json")],
+            env=clean,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    ends = [(job.communicate(timeout=300)[0], job.returncode) for job in jobs]
+    assert [status for _, status in ends] == [0, 0], ends
+    reports = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
+    assert sum(report["embedded"] for report in reports) == ROWS
+    assert [report["embedded"] + report["already_there"] for report in reports] == [ROWS, ROWS]
     assert len({row["id"] for row in stored(tmp_path, "t")}) == len(stored(tmp_path, "t")) == ROWS
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_job_beside_adds_deletes_optimize_and_an_index(tmp_path: Path) -> None:
     source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=20)
     options: dict[str, Any] = {"db": tmp_path, "table": "t", "model": "fake", "progress": False}
@@ -56,7 +72,7 @@ def test_a_job_beside_adds_deletes_optimize_and_an_index(tmp_path: Path) -> None
 
     def repeat(act: Callable[[], object]) -> int:
         times = 0
-        while not ended.wait(0.05):
+        while not ended.wait(0.3):
             try:
                 act()
                 times += 1
@@ -70,7 +86,7 @@ def test_a_job_beside_adds_deletes_optimize_and_an_index(tmp_path: Path) -> None
         lambda: table().add([{"id": f"added {next(added)}", "caption": "mine", "kind": None, "image": png(1000)}]),
         lambda: table().delete("id LIKE 'added %'"),
         lambda: table().optimize(cleanup_older_than=timedelta(days=1)),
-        lambda: table().create_scalar_index("id", replace=True),
+        lambda: table().create_index("id", config=BTree()),
     ]
     with ThreadPoolExecutor(len(acts)) as threads:
         running = [threads.submit(repeat, act) for act in acts]
