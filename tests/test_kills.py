@@ -71,7 +71,8 @@ def test_workers_killed_every_two_seconds(number: int, tmp_path: Path) -> None:
     source = parquet(rows, tmp_path / "in.parquet", group_rows=GROUP_ROWS)
     with Faults() as faults:
         slow_down(faults, seconds=0.2)
-        with killing(ACTORS, READERS, every_s=2.0) as killed:
+        # In all or, where each test has to be short, as many as a single task survives.
+        with killing(ACTORS, READERS, every_s=2.0, most=1000 if number > ROWS else 6) as killed:
             report = job(source, tmp_path)
         redone = faults.rows("after_fragment") - number
     print(f"killed {len(killed)} workers in {report.elapsed_s:.0f} s, {redone} rows redone")
@@ -163,7 +164,7 @@ def test_a_signal_ends_a_run_cleanly(
     with Faults() as faults:
         slow_down(faults)
         with start(source, tmp_path, commit_rows=ROWS) as process:
-            while process.poll() is None and faults.rows("after_fragment") < 3 * BLOCK_ROWS:
+            while process.poll() is None and faults.rows("after_fragment") < 6 * BLOCK_ROWS:
                 time.sleep(0.02)
             ours = list(descendants(process.pid))
             if number == signal.SIGINT:
@@ -176,7 +177,7 @@ def test_a_signal_ends_a_run_cleanly(
         assert err == f"error: stopped by {number.name}; what is committed stays; run the same command again to go on\n"
         assert not wait_until_gone(ours, seconds=120)
         committed = count(tmp_path / "t.lance")
-        assert 2 * BLOCK_ROWS <= committed < ROWS  # nothing was committed before the signal
+        assert BLOCK_ROWS <= committed < ROWS  # nothing was committed before the signal
         faults.mend()
         assert job(source, tmp_path).already_there == committed
     check(tmp_path, "t", rows)

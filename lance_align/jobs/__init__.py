@@ -3,6 +3,7 @@
 embed      the main job; its keyword arguments are its configuration
 backfill   the same for the rows of a table that is there
 running    one run of it, on the driver: receipts, rounds of commits, the account
+gathering  rounds of commits that end in time
 rounds     when receipts become a version of the table
 plan       the Ray Data plan: read and decode in tasks, embed and write in a pool of actors
 cluster    which Ray, and how its processors are divided

@@ -6,13 +6,16 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import socket
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 import ray.data  # sets its loggers up
+from ray._private import ray_logging
 
 from lance_align.errors import JobError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
@@ -69,7 +72,8 @@ def cluster() -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise JobError(f"Ray did not start ({address or 'on this machine'}): {str(error).splitlines()[0]}") from error
     try:
-        yield
+        with _silent_retries():
+            yield
     finally:
         ray.shutdown()
 
@@ -116,6 +120,22 @@ def _quiet_start() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _silent_retries() -> Iterator[None]:
+    """Keep what Ray says of workers that died off standard output, where the report goes; the job says it itself.
+
+    Ray 2.60 prints it whatever `log_to_driver` is. Its own switch, RAY_DEDUP_LOGS_SKIP_REGEX, is read when Ray is
+    imported, and would hold for what this process does with Ray besides.
+    """
+    lines: Any = ray_logging.stdout_deduplicator
+    before = lines.skip_re
+    lines.skip_re = re.compile("")  # found in every line
+    try:
+        yield
+    finally:
+        lines.skip_re = before
 
 
 def _quieten() -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -14,10 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lance_align import faults
-from lance_align.errors import LanceAlignError
 from lance_align.jobs.attempts import attempts
-from lance_align.jobs.rounds import LOOK_EVERY_S
-from lance_align.jobs.stopping import uninterrupted
+from lance_align.jobs.gathering import Gathering
 from lance_align.jobs.vectors import HALVED, SECONDS_COLUMNS
 from lance_align.tables.filling import ADDRESS, Filled, Filler, Survey
 
@@ -25,7 +19,7 @@ MIN_COMMIT_SECONDS = 1.0
 MAX_WAITING_BYTES = 512 * 2**20  # of vectors on the driver, whose fragments are not complete
 
 
-class FillRounds:
+class FillRounds(Gathering):
     """Gathers vectors and makes a version of the table every so many rows or seconds.
 
     A round writes the vector column of every fragment it touches anew. So `commit_rows` counts rows of fragments that
@@ -38,42 +32,22 @@ class FillRounds:
     """
 
     def __init__(self, filler: Filler, *, commit_rows: int, commit_seconds: float) -> None:
+        super().__init__(commit_seconds=commit_seconds)
         self._filler = filler
         self._commit_rows = commit_rows
-        self._commit_seconds = commit_seconds
         self._expected: dict[int, int] = {}  # rows still to come, by fragment
         self._waiting: dict[int, list[pa.Table]] = {}
         self._since: float | None = None  # when the first of those that wait arrived
-        self._turn = threading.Lock()  # of the clock's thread and of the one that adds
-        self._failure: Exception | None = None  # of a commit that the clock began
-        self.reasons: Counter[str] = Counter()
-        self.seconds: dict[str, float] = {}
         self.arrived = 0
-        self.committed = 0
-        self.commits = 0
-        self.halved = 0
 
     @property
     def version(self) -> int:
         """The table's version after the last round."""
         return self._filler.version
 
-    @contextmanager
-    def gathering(self, survey: Survey) -> Iterator[None]:
-        """Watch the clock while vectors of a survey's rows are added; at the end commit all, also after an error.
-
-        Raises:
-            LanceAlignError, OSError: a commit failed.
-        """
+    def expect(self, survey: Survey) -> None:
+        """Say which rows are to come."""
         self._expected = {gap.fragment: gap.empty for gap in survey.gaps}
-        try:
-            with self._clock():
-                yield
-        except BaseException:
-            with suppress(LanceAlignError, OSError):  # the first error is the one to tell
-                self.commit()
-            raise
-        self.commit()
 
     def add(self, table: pa.Table) -> None:
         """Take what a worker made, and end the round if it is time.
@@ -81,31 +55,23 @@ class FillRounds:
         Raises:
             LanceAlignError, OSError: a commit failed; the round's rows are still empty.
         """
-        if self._failure is not None:
-            raise self._failure
-        with uninterrupted(), self._turn:
+        with self._adding():
             self._take(table)
             size = sum(part.nbytes for parts in self._waiting.values() for part in parts)
             complete = [key for key in self._waiting if self._rows(key) >= self._expected.get(key, 0)]
             if size > MAX_WAITING_BYTES or self._time_is_over():
-                self._commit(list(self._waiting))
+                self._commit_all()
             elif sum(map(self._rows, complete)) >= self._commit_rows:
                 self._commit(complete)
 
-    def commit(self) -> None:
-        """End the round with everything that waits.
-
-        Raises:
-            LanceAlignError, OSError: the commit failed; the round's rows are still empty.
-        """
-        with uninterrupted(), self._turn:
-            self._commit(list(self._waiting))
+    def _commit_all(self) -> None:
+        self._commit(list(self._waiting))
 
     def _take(self, table: pa.Table) -> None:
         self.arrived += table.num_rows
         self.halved += int(pc.sum(table.column(HALVED)).as_py() or 0)
         for stage, column in SECONDS_COLUMNS.items():
-            self._spend(stage, float(pc.sum(table.column(column)).as_py() or 0.0))
+            self._spend(**{stage: float(pc.sum(table.column(column)).as_py() or 0.0)})
         rows = table.drop_columns([*SECONDS_COLUMNS.values(), HALVED])
         fragments: Any = np.asarray(rows.column(ADDRESS).to_numpy()) >> np.uint64(32)
         for key in np.unique(fragments).tolist():
@@ -127,7 +93,7 @@ class FillRounds:
             if filled.left:  # others rewrite the table meanwhile: smaller rounds lose less to the next time
                 self._commit_seconds = min(self._commit_seconds, max(MIN_COMMIT_SECONDS, self._commit_seconds / 2))
             self.commits += filled.rows > 0
-            self._spend("commit", time.perf_counter() - started)
+            self._spend(commit=time.perf_counter() - started)
         if not self._waiting:
             self._since = None
 
@@ -137,34 +103,8 @@ class FillRounds:
         faults.reach("before_commit", rows=sum(table.num_rows for table in rows.values()))
         return self._filler.fill(rows)
 
-    @contextmanager
-    def _clock(self) -> Iterator[None]:
-        ended = threading.Event()
-
-        def look() -> None:
-            while not ended.wait(min(LOOK_EVERY_S, self._commit_seconds)):
-                with self._turn:
-                    if not self._time_is_over():
-                        continue
-                    try:
-                        self._commit(list(self._waiting))
-                    except Exception as error:  # noqa: BLE001  raised by the next `add`, in the job's own thread
-                        self._failure = error
-                        return
-
-        thread = threading.Thread(target=look, name="rounds", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
     def _time_is_over(self) -> bool:
         return self._since is not None and time.monotonic() - self._since >= self._commit_seconds
 
     def _rows(self, key: int) -> int:
         return sum(table.num_rows for table in self._waiting[key])
-
-    def _spend(self, stage: str, spent_s: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + spent_s

@@ -72,7 +72,8 @@ class FillJob:
         return self._report(there, started_at)
 
     def _fill(self, survey: Survey) -> None:
-        with self.rounds.gathering(survey):
+        self.rounds.expect(survey)
+        with self.rounds.gathering():
             for table in self._vectors(survey):
                 self.rounds.add(table)
 

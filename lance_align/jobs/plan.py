@@ -29,9 +29,10 @@ from lance_align.jobs.watchdog import watched, watched_items
 from lance_align.spec import ModelSpec
 
 BLOCK_BYTES = 32 * 2**20  # of decoded rows between the stages; the pool gathers them to whole blocks of rows
-# A worker that dies is replaced and its block tried again; a block that kills four workers ends the job. Of itself Ray
-# Data tries for ever, in both stages.
-MAX_RETRIES = 3
+# A worker that dies is replaced and its block tried again; a block that kills eleven workers ends the job. Of itself
+# Ray Data tries for ever, in both stages. Fewer would not do: on a busy node a worker takes seconds to start, and one
+# that somebody kills every two seconds would not come to its first row four times running.
+MAX_RETRIES = 10
 # An actor may be killed many times in a long run, by whatever blocks; the bound ends a model that never loads. (Ray
 # warns that arguments of such an actor lie in the object store: Ray Data puts them there, and the driver keeps them.)
 MAX_RESTARTS = 100

@@ -28,7 +28,7 @@ TASK_ROWS = 2**18  # a task reads at least this many ids, if there are
 TASK_STRETCHES = 64  # or this many parts of files
 UNKNOWN_ROWS = 8192  # what a split counts for that only reading tells the rows of
 ENROL_ROWS = 2**16  # told to the ledger at once
-MAX_RETRIES = 3
+MAX_RETRIES = 10  # as in `lance_align.jobs.plan`
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

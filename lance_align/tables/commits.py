@@ -137,7 +137,7 @@ class Committer:
 
     def _land(self, pending: Pending, replacing: pa.StringArray, learn: Learn) -> Dropped:
         transaction_id = str(uuid.uuid4())
-        dropped, left_out = Dropped(), set[str]()
+        given, dropped, left_out = pending.files, Dropped(), set[str]()
         seen = self.version
         for is_last in attempts():
             try:
@@ -161,7 +161,7 @@ class Committer:
                     if self._landed_after_all(transaction_id):
                         break
                     raise self._commit_error(error) from error
-        self._files |= pending.files
+        self._files |= given | pending.files  # both, or what was written again would land once more
         if learn is not _all:
             self._taken -= left_out  # of one job each row comes once
         if self.version <= seen + 1:
