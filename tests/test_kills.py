@@ -25,7 +25,7 @@ from tests.processes import killing, wait_until_gone, workers
 ROOT = Path(__file__).parent.parent
 ROWS, GROUP_ROWS, BLOCK_ROWS, COMMIT_ROWS = 240, 12, 8, 32
 RAYS_WORKERS = ["Map", "LedgerActor", "IDLE"]  # Ray's own agents take a minute and a half to go
-ACTORS, READERS = "MapWorker(MapBatches(WatchedWorker)).submit", "MapBatches(WatchedRead"
+ACTORS, READERS = "MapWorker", "MapBatches(WatchedRead"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,11 @@ def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path:
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("site", "committed"),
-    [("before_commit", COMMIT_ROWS), pytest.param("after_commit", 2 * COMMIT_ROWS, marks=pytest.mark.slow)],
+    [
+        # Plain CI kills a driver here too: tests/test_cleanup.py, which looks at what is left behind.
+        pytest.param("before_commit", COMMIT_ROWS, marks=pytest.mark.slow),
+        pytest.param("after_commit", 2 * COMMIT_ROWS, marks=pytest.mark.slow),
+    ],
 )
 def test_the_driver_killed_around_a_commit(
     site: Any, committed: int, source: Path, rows: pa.Table, tmp_path: Path
@@ -158,7 +162,13 @@ def test_the_driver_killed_around_a_commit(
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+    ],
+)
 def test_a_signal_ends_a_run_cleanly(
     number: signal.Signals, status: int, source: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
@@ -184,6 +194,7 @@ def test_a_signal_ends_a_run_cleanly(
     check(tmp_path, "t", rows)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once(source: Path, tmp_path: Path) -> None:
     with Faults() as faults:
         faults.at("before_commit", "hang")

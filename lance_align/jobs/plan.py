@@ -36,7 +36,7 @@ MAX_RETRIES = 10
 # An actor may be killed many times in a long run, by whatever blocks; the bound ends a model that never loads. (Ray
 # warns that arguments of such an actor lie in the object store: Ray Data puts them there, and the driver keeps them.)
 MAX_RESTARTS = 100
-MAX_DEAD_STARTS = 3
+MAX_DEAD_STARTS = MAX_RETRIES  # in a row
 MIN_PATIENCE_S = 1800.0  # Ray Data's own
 # Waiting in an actor's queue; when the actor dies, each of them has one retry less.
 BLOCKS_PER_ACTOR = 2
