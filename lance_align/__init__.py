@@ -1,14 +1,15 @@
 """Embed images and text with ALIGN on Ray, into LanceDB tables you search with words, pictures, or both.
 
-Importing the package registers the LanceDB embedding function ``align``. Everything else is imported at first use, so
-that the encoders work where neither LanceDB nor Ray is installed.
+Importing the package registers the LanceDB embedding function ``align``: at once, or when LanceDB is imported.
+Everything else is imported at first use, so that the encoders work where neither LanceDB nor Ray is installed.
 """
 
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from lance_align.registration import register_with_lancedb
 
 if TYPE_CHECKING:
     from lance_align.attaching import attach as attach
@@ -70,5 +71,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if find_spec("lancedb") is not None:
-    importlib.import_module("lance_align.functions")  # registers "align"; LanceDB finds no plugins by itself
+register_with_lancedb()

@@ -61,13 +61,21 @@ def test_style_and_annotations(tool: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_importing_registers_the_function_and_loads_neither_torch_nor_ray() -> None:
+@pytest.mark.parametrize("imports", ["lance_align, lancedb", "lancedb, lance_align", "lance_align.functions"])
+def test_importing_registers_the_function_and_loads_neither_torch_nor_ray(imports: str) -> None:
     program = (
-        "import sys, lance_align; from lancedb.embeddings import get_registry; get_registry().get('align'); "
+        f"import sys, {imports}; from lancedb.embeddings import get_registry; get_registry().get('align'); "
         "print(sorted({'torch', 'transformers', 'ray', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_lancedb_is_imported_by_whom_it_serves() -> None:
+    """It takes seconds, in each worker of a job."""
+    program = "import sys, lance_align, lance_align.jobs.plan; print('lancedb' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_modules_stay_readable() -> None:
