@@ -65,6 +65,9 @@ def test_an_id_that_another_writer_added_is_left_to_him(uri: str) -> None:
     second = write_fragments(uri, rows("d", error="empty: zero bytes"))
     landed = mine.commit([*first, *second], rows=4, learn=learn)
     assert landed == Landed(version=3, rows=2, dropped=Dropped(rows=2, reasons={"empty": 1}))
+    assert mine.commit([*first, *second], rows=4, learn=learn) == Landed(
+        version=3, rows=0
+    )  # tried again after an error
     assert learnt == ["b", "d", "g"]
     assert writers(uri) == {"a": "me", "b": "him", "c": "me", "d": "him", "g": "him"}
     assert write(mine, "g", "f").rows == 1  # learnt a round ago
