@@ -86,9 +86,10 @@ def test_a_disk_that_is_said_to_be_full(tmp_path: Path) -> None:
         faults.at("before_fragment", "disk_full", skip=2)
         with pytest.raises(JobError, match="the disk is full: free space; what is committed stays; run the same"):
             embed(source, **options)  # type: ignore[arg-type]
-        assert faults.fired("before_fragment") == 1  # a full disk is not tried again
-    assert count(tmp_path / "t.lance") == 20
-    assert embed(source, **options).already_there == 20  # type: ignore[arg-type]
+        assert faults.fired("before_fragment") <= 2  # once a block: a full disk is not tried again
+    committed = count(tmp_path / "t.lance")
+    assert committed in (10, 20)  # the second block's receipt may have been on its way
+    assert embed(source, **options).already_there == committed  # type: ignore[arg-type]
     check(tmp_path, "t", rows)
 
 
