@@ -310,6 +310,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(line, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_attaches_is_killed_and_goes_on(tmp_path: Path) -> None:
     table = photos_of(tmp_path, *(range(start, start + 100) for start in range(0, 600, 100)))
     options = ["--db", tmp_path, "--table", "photos", "--image", "picture", "--no-progress"]

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = 120
 
 
+@pytest.mark.slow
 def test_two_jobs_into_one_new_table_at_once(tmp_path: Path) -> None:
     """Both read the same rows, in the same order: whatever one brings second is left out and counted."""
     source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=40)

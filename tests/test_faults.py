@@ -130,7 +130,7 @@ ALWAYS: list[tuple[Site, Action]] = [
     ("before_commit", "os_error"),
     ("after_commit", "os_error"),
 ]
-ALWAYS_IN_CI = {("encode", "kill"), ("before_fragment", "os_error"), ("after_commit", "os_error")}
+ALWAYS_IN_CI = {("before_fragment", "os_error"), ("after_commit", "os_error")}
 
 
 @pytest.mark.parametrize(
