@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
-    from lance_align.jobs import JobReport as JobReport
     from lance_align.jobs.backfill import backfill as backfill
     from lance_align.jobs.embed import embed as embed
+    from lance_align.jobs.report import JobReport as JobReport
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.spec import ModelSpec as ModelSpec
@@ -39,7 +39,7 @@ _HOMES = {
     "CleanupReport": "lance_align.tables.orphans",
     "Embeddings": "lance_align.encoders.base",
     "Encoder": "lance_align.encoders.base",
-    "JobReport": "lance_align.jobs",
+    "JobReport": "lance_align.jobs.report",
     "LanceAlignError": "lance_align.errors",
     "ModelSpec": "lance_align.spec",
     "Query": "lance_align.queries",
@@ -47,9 +47,9 @@ _HOMES = {
     "add_labels": "lance_align.labels",
     "allow_models": "lance_align.encoders",
     "attach": "lance_align.attaching",
-    "backfill": "lance_align.jobs",
+    "backfill": "lance_align.jobs.backfill",
     "cleanup": "lance_align.tables.orphans",
-    "embed": "lance_align.jobs",
+    "embed": "lance_align.jobs.embed",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
     "verify": "lance_align.verification",

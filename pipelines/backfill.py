@@ -21,9 +21,8 @@ from typing import Annotated, Any
 import lancedb
 from cyclopts import App, Parameter
 
-from lance_align import __version__, allow_models, attach, resolve_spec
+from lance_align import __version__, allow_models, attach, backfill, resolve_spec
 from lance_align.errors import TableError
-from lance_align.jobs import backfill
 from lance_align.jobs.command import command_line, tell
 from lance_align.tables.creation import open_table
 from lance_align.tables.location import table_location

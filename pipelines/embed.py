@@ -22,9 +22,8 @@ from typing import Annotated, Any, Literal
 import lancedb
 from cyclopts import App, Parameter
 
-from lance_align import __version__
+from lance_align import JobReport, __version__, embed
 from lance_align.corpora import demo_source, openmoji
-from lance_align.jobs import JobReport, embed
 from lance_align.jobs.aftercare import clean_table, verify_table
 from lance_align.jobs.command import command_line, tell
 

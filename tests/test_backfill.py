@@ -20,9 +20,9 @@ import pytest
 from lancedb.index import BTree, IvfFlat
 
 import lance_align
+from lance_align import JobReport, backfill
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError, TableError
-from lance_align.jobs import JobReport, backfill
 from lance_align.tables.metadata import error_column
 from lance_align.testing import Faults
 from pipelines.backfill import app

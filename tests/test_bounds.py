@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lance_align import embed
 from lance_align.errors import JobError, LanceAlignError
-from lance_align.jobs import embed
 from lance_align.testing import Faults
 from tests.corpus import parquet, pictures
 from tests.invariants import check, count
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 MEASURED = """
 import json, os, re, sys, threading
 from pathlib import Path
-from lance_align.jobs import embed
+from lance_align import embed
 from tests.processes import workers
 
 def mib(pid, field):

@@ -20,7 +20,7 @@ import pytest
 from lancedb.index import BTree
 
 import lance_align  # noqa: F401  registers the embedding function, with which tables embed the rows that are added
-from lance_align.jobs import embed
+from lance_align import embed
 from tests.corpus import parquet, pictures, png, stored
 
 ROOT = Path(__file__).parent.parent

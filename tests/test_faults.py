@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lance_align import JobReport, embed
 from lance_align.errors import LanceAlignError
 from lance_align.faults import SITES, Action, Site
-from lance_align.jobs import JobReport, embed
 from lance_align.testing import Faults
 from tests.corpus import parquet, pictures
 from tests.invariants import check, count

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lance_align import embed
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, RowError
 from lance_align.images import DecodeLimits
-from lance_align.jobs import embed
 from lance_align.sandbox import Decoder, decoder_pid
 from lance_align.spec import ImageSpec
 from lance_align.testing import Faults

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lance_align import JobReport
 from lance_align.errors import ArgumentError, SourceError
-from lance_align.jobs import JobReport
 from lance_align.jobs.columns import choose_columns
 from lance_align.jobs.progress import Lines, State, beating, reporter
 from lance_align.jobs.report import parse_max_errors, too_many

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lance_align import JobReport, embed
 from lance_align.encoders import load_encoder, resolve_spec
 from lance_align.errors import ArgumentError, JobError, ModelError, SourceError, TableError
-from lance_align.jobs import JobReport, embed
 from lance_align.tables.commits import Committer
 from lance_align.tables.schema import Layout, table_schema
 from tests.corpus import parquet, pictures, png, stored

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lance_align import JobReport, embed
 from lance_align.errors import JobError
-from lance_align.jobs import JobReport, embed
 from lance_align.testing import Faults
 from tests.corpus import parquet, pictures
 from tests.invariants import check, count
@@ -217,7 +217,7 @@ import json, os, sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from lance_align.jobs import embed
+from lance_align import embed
 from tests.invariants import count
 
 source, db = map(Path, sys.argv[1:])

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lance_align import JobReport, embed
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, JobError
-from lance_align.jobs import JobReport, embed
 from lance_align.jobs.policy import Policy
 from pipelines.embed import app
 from tests.corpus import parquet, png, stored

@@ -31,12 +31,6 @@ progress   how far it is
 failures   what Ray raises, in one line
 stopping   SIGTERM and Ctrl-C
 command    what the command lines share
+
+Nothing is imported here: the worker processes of a job start sooner with only what they need.
 """
-
-from __future__ import annotations
-
-from lance_align.jobs.backfill import backfill
-from lance_align.jobs.embed import embed
-from lance_align.jobs.report import JobReport
-
-__all__ = ["JobReport", "backfill", "embed"]

@@ -21,9 +21,12 @@ from lance_align.errors import JobError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.spec import ModelSpec
 
-# A pool actor on a CPU-only cluster gets this many logical CPUs, where the cluster has twice as many: torch's speed-up
+# A pool actor on a CPU-only cluster uses this many logical CPUs, where the cluster has twice as many: torch's speed-up
 # flattens beyond a few threads, and decoding needs the other half.
 CPUS_PER_ACTOR = 4
+# It reserves this much of one, and the job reads with fewer tasks instead. An actor keeps what it reserves until its
+# job ends: were that half the cluster, the actors of two jobs would hold all of it and neither job could read.
+RESERVED_CPUS = 0.1
 CONNECT_TIMEOUT_S = 10.0
 SMALL_IMAGE_PIXELS = 128 * 128
 
@@ -34,7 +37,7 @@ class Shape:
 
     Attributes:
         actors: processes that hold the model.
-        cpus: logical CPUs each of them reserves.
+        cpus: logical CPUs each of them reserves, which may be fewer than it uses.
         gpus: GPUs each of them reserves.
         threads: torch threads each of them uses.
         readers: tasks that read and decode at once.
@@ -143,6 +146,8 @@ def _quieten() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL)
+    # Few rows for many actors are no mistake.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors", category=UserWarning)
 
 
 def shape(
@@ -177,15 +182,15 @@ def shape(
             stall_seconds=stall_seconds,
         )
     actors = actors or max(1, cpus // (2 * CPUS_PER_ACTOR))
-    each = float(max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors)))) if cpus > actors else 0.0
+    used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
     cores = max(1, min(cpus, os.cpu_count() or 1))
-    threads = CPUS_PER_ACTOR if each == CPUS_PER_ACTOR else max(1, cores // actors)
+    threads = CPUS_PER_ACTOR if used == CPUS_PER_ACTOR else max(1, cores // actors)
     return Shape(
         actors=actors,
-        cpus=each,
+        cpus=RESERVED_CPUS if used else 0.0,
         gpus=0.0,
         threads=threads,
-        readers=max(1, cpus - int(each * actors)),
+        readers=max(1, cpus - used * actors),
         block_rows=block_rows,
         stall_seconds=stall_seconds,
     )

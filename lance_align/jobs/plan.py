@@ -1,17 +1,18 @@
 """The Ray Data plan: tasks that read and decode a split each, a pool of actors that embed and write.
 
-Two stages, because then rounds flow on two logical CPUs as well: the pool holds one of them and the tasks take turns
+Two stages, because then rounds flow on two logical CPUs as well: the pool is left one of them and the tasks take turns
 on the other. With a third stage that writes, nothing was written there before everything had been read (measured, Ray
 2.60).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
+import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -75,7 +76,7 @@ def receipts(
     """
     rows = [{"number": number, "split": split.to_json()} for number, split in splits.items()]
     arguments = (spec, target, device, shape.threads)
-    with closing(stream(rows, read.__call__, BlockWriter, arguments, shape=shape)) as batches:
+    with contextlib.closing(stream(rows, read.__call__, BlockWriter, arguments, shape=shape)) as batches:
         for batch in batches:
             texts: list[Any] = batch.column("receipt").to_pylist()
             yield from map(Receipt.from_json, texts)
@@ -111,22 +112,47 @@ def stream(
     context.max_consecutive_actor_init_deaths = MAX_DEAD_STARTS
     # Workers watch themselves; this ends a job that gets no processors.
     context.execution_no_progress_timeout_s = max(MIN_PATIENCE_S, 4 * shape.stall_seconds)
+    roster = Roster()
     with ray.data.DataContext.current(context):  # a dataset keeps the settings it was made under
         arguments = (worker, worker_arguments, shape.stall_seconds)
-        dataset = _dataset(rows, WatchedRead(read, shape.stall_seconds), arguments, shape)
+        dataset = _dataset(rows, WatchedRead(read, shape.stall_seconds), arguments, shape, roster)
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except BaseException as error:
         _let_go(error)
         raise
+    finally:
+        roster.dismiss()
+
+
+class Roster:
+    """The actors of one run's pool, by name, so that they end with the run whatever still refers to them.
+
+    Ray Data lets go of them and leaves the rest to reference counting. After an error that was too late or never: the
+    actors kept their processors, and the next job waited for these for an hour (measured, Ray 2.60).
+    """
+
+    def __init__(self) -> None:
+        self._run = uuid.uuid4().hex
+        self._names: list[str] = []
+
+    def enter(self) -> dict[str, Any]:
+        """Options of the next actor."""
+        self._names.append(f"lance-align-{self._run}-{len(self._names)}")
+        return {"name": self._names[-1]}
+
+    def dismiss(self) -> None:
+        """End those that live; none restarts."""
+        for name in self._names:
+            with contextlib.suppress(ValueError):  # it is gone, or never came
+                ray.kill(ray.get_actor(name))
 
 
 def _let_go(error: BaseException) -> None:
-    """Cut an error and what led to it off the frames they came through: those hold the pool's actors.
+    """Cut an error and what led to it off the frames they came through: those hold the executor and its thread.
 
-    Who keeps the error (a notebook does) would keep the actors alive and their processors reserved, and the next job
-    would wait for them for ever (measured, Ray 2.60). Emptying the frames is not enough: the executor's thread may
-    still be in them.
+    Who keeps the error (a notebook does) would keep all of it. Emptying the frames is not enough: the executor's
+    thread may still be in them.
     """
     seen: set[int] = set()
     waiting: list[object] = [error]
@@ -167,14 +193,23 @@ class WatchedWorker:
             return self._worker(block)
 
 
-def _dataset(rows: Sequence[Mapping[str, Any]], read: WatchedRead, worker: tuple[Any, ...], shape: Shape) -> Any:
+def _dataset(
+    rows: Sequence[Mapping[str, Any]], read: WatchedRead, worker: tuple[Any, ...], shape: Shape, roster: Roster
+) -> Any:
     dataset: Any = ray.data.from_items(list(rows), override_num_blocks=len(rows))
     with warnings.catch_warnings():
-        # Ray 2.60 announces that restarts will get another spelling, and has none yet.
-        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        # Ray 2.60 announces other spellings for restarts and names, and has none yet.
+        warnings.filterwarnings("ignore", message=r"`ray_remote_args\w*` is deprecated")
         # A bound method: a callable object would run in an actor.
-        reading = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": 1, "max_retries": MAX_RETRIES}
-        dataset = dataset.map_batches(read.__call__, **reading)
+        dataset = dataset.map_batches(
+            read.__call__,
+            batch_size=1,
+            batch_format="pyarrow",
+            # With GPUs nothing is bounded, so that nodes which join later read too.
+            compute=ray.data.TaskPoolStrategy(size=None if shape.gpus else min(shape.readers, len(rows))),
+            num_cpus=1,
+            max_retries=MAX_RETRIES,
+        )
         return dataset.map_batches(
             WatchedWorker,
             fn_constructor_args=worker,
@@ -183,6 +218,7 @@ def _dataset(rows: Sequence[Mapping[str, Any]], read: WatchedRead, worker: tuple
             compute=ray.data.ActorPoolStrategy(size=shape.actors, max_tasks_in_flight_per_actor=BLOCKS_PER_ACTOR),
             num_cpus=shape.cpus,
             num_gpus=shape.gpus,
+            ray_remote_args_fn=roster.enter,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RETRIES,
         )
