@@ -69,7 +69,9 @@ ONCE: list[tuple[Site, Action, bool]] = [
     ("after_read", "kill", True),
     ("after_read", "hang", True),
     ("decode", "os_error", True),
+    ("decode", "value_error", True),
     ("decode", "memory_error", True),
+    ("decode", "exit", True),
     ("decode", "kill", True),
     ("decode", "hang", True),
     ("encode", "os_error", True),
@@ -97,13 +99,10 @@ ONCE: list[tuple[Site, Action, bool]] = [
 ]
 
 
-# A job costs seconds: CI runs what differs, the slow tests all of it.
-IN_CI = {"os_error", "kill", "cuda_memory"}
-
-
 @pytest.mark.parametrize(
     ("site", "action", "passes"),
-    [pytest.param(*once, marks=() if once[1] in IN_CI else pytest.mark.slow) for once in ONCE],
+    # A job costs seconds, and a killed process is to the others what one that exits is.
+    [pytest.param(*once, marks=pytest.mark.slow if once[1] == "kill" else ()) for once in ONCE],
 )
 def test_a_fault_that_happens_once(site: Site, action: Action, passes: bool, source: Source, tmp_path: Path) -> None:
     with Faults() as faults:
@@ -130,12 +129,12 @@ ALWAYS: list[tuple[Site, Action]] = [
     ("before_commit", "os_error"),
     ("after_commit", "os_error"),
 ]
-ALWAYS_IN_CI = {("before_fragment", "os_error"), ("after_commit", "os_error")}
+ELEVEN_STARTS = {("after_read", "exit"), ("encode", "kill")}  # until the job gives up: most of a minute
 
 
 @pytest.mark.parametrize(
     ("site", "action"),
-    [pytest.param(*always, marks=() if always in ALWAYS_IN_CI else pytest.mark.slow) for always in ALWAYS],
+    [pytest.param(*always, marks=pytest.mark.slow if always in ELEVEN_STARTS else ()) for always in ALWAYS],
 )
 def test_a_fault_that_stays_ends_the_job_and_the_same_command_goes_on(
     site: Site, action: Action, source: Source, tmp_path: Path

@@ -142,22 +142,23 @@ def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    ("site", "committed"),
+    ("site", "rounds"),
     [
         # Plain CI kills a driver here too: tests/test_cleanup.py, which looks at what is left behind.
-        pytest.param("before_commit", COMMIT_ROWS, marks=pytest.mark.slow),
-        pytest.param("after_commit", 2 * COMMIT_ROWS, marks=pytest.mark.slow),
+        pytest.param("before_commit", 1, marks=pytest.mark.slow),
+        pytest.param("after_commit", 2, marks=pytest.mark.slow),
     ],
 )
 def test_the_driver_killed_around_a_commit(
-    site: Any, committed: int, source: Path, rows: pa.Table, tmp_path: Path
+    site: Any, rounds: int, source: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
     with Faults() as faults:
         faults.at(site, "kill", skip=1, times=1)
         with start(source, tmp_path) as process:
             process.wait(timeout=300)
         assert process.returncode == -signal.SIGKILL
-        assert count(tmp_path / "t.lance") == committed
+        committed = count(tmp_path / "t.lance")
+        assert 0 <= committed - rounds * COMMIT_ROWS < rounds * BLOCK_ROWS  # a round ends with a block
         assert job(source, tmp_path).already_there == committed
     check(tmp_path, "t", rows)
 
