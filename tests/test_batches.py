@@ -13,7 +13,7 @@ import pytest
 from lance_align.encoders.base import Embeddings
 from lance_align.errors import JobError, ModelError, TableError
 from lance_align.jobs.attempts import attempts
-from lance_align.jobs.batches import Batches
+from lance_align.jobs.stages.batches import Batches
 from lance_align.testing import FakeEncoder, Faults
 
 FAKE = FakeEncoder()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_align.jobs.ids import id_hashes
-from lance_align.jobs.idset import IdSet, first_of_each
-from lance_align.jobs.ledger import (
+from lance_align.jobs.ledger.idset import IdSet, first_of_each
+from lance_align.jobs.ledger.ledger import (
     AGAIN,
     CHANGED,
     DUPLICATE,

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from lance_align.errors import SourceError
-from lance_align.jobs.reading import read_split
 from lance_align.jobs.sources import Source, Split
 from lance_align.jobs.sources.location import References, locate
+from lance_align.jobs.stages.reading import read_split
 
 ROWS = pa.table({"id": [str(number) for number in range(10)]})
 

@@ -10,19 +10,10 @@ cluster    which Ray, and how its processors are divided
 sources    whatever holds the rows
 columns    which column is what
 ids        names for rows
-policy     what is done about rows that are there, doubled, changed or gone
-rollcall   every row says its id before any is embedded
 ledger     which id is whose, and what is done about it
-ledger_actor the same in a process of its own
-idset      the hashes it remembers
-reading    tables of a split, read again where that may help
-decode     rows to pixels, in tasks
-encode     pixels and texts to vectors and fragments, in actors
-gaps       rows of a table that lack a vector, to pixels, in tasks
-vectors    pixels and texts to vectors, in actors
-filling    one run of backfill, on the driver
-fill_rounds when vectors become a version of the table
-batches    how many rows the model is given at once, and which are to blame for an error
+stages     what worker processes do with rows
+filling    the parts of a backfill
+policy     what is done about rows that are there, doubled, changed or gone
 watchdog   ends a worker that makes no progress
 attempts   storage calls, repeated where that may help
 receipts   what a worker tells the driver
@@ -31,6 +22,7 @@ progress   how far it is
 failures   what Ray raises, in one line
 stopping   SIGTERM and Ctrl-C
 command    what the command lines share
+aftercare  what they check and clean up when a job is done
 
 Nothing is imported here: the worker processes of a job start sooner with only what they need.
 """

@@ -15,9 +15,9 @@ from lance_align.errors import ArgumentError, JobError, ModelError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.cluster import cluster, shape
-from lance_align.jobs.fill_rounds import FillRounds
-from lance_align.jobs.filling import FillJob
-from lance_align.jobs.gaps import GapSource, ReadGaps
+from lance_align.jobs.filling.gaps import GapSource, ReadGaps
+from lance_align.jobs.filling.rounds import FillRounds
+from lance_align.jobs.filling.running import FillJob
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
 from lance_align.jobs.sources.location import References, locate

@@ -17,14 +17,14 @@ from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.cluster import cluster, shape
 from lance_align.jobs.columns import Keep, choose_columns
-from lance_align.jobs.decode import Reader
-from lance_align.jobs.encode import Target
-from lance_align.jobs.ledger import OnChanged
+from lance_align.jobs.ledger.ledger import OnChanged
 from lance_align.jobs.policy import Duplicates, Policy, WhenGone
 from lance_align.jobs.report import JobReport, parse_max_errors
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.running import Job
 from lance_align.jobs.sources import Format, open_source
+from lance_align.jobs.stages.decode import Reader
+from lance_align.jobs.stages.encode import Target
 from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import Decoder

@@ -20,12 +20,12 @@ import ray
 import ray.data
 
 from lance_align.jobs.cluster import Shape
-from lance_align.jobs.decode import Reader
-from lance_align.jobs.encode import BlockWriter, Target
-from lance_align.jobs.ledger import SPLIT_BITS
-from lance_align.jobs.ledger_actor import RemoteLedger
+from lance_align.jobs.ledger.actor import RemoteLedger
+from lance_align.jobs.ledger.ledger import SPLIT_BITS
 from lance_align.jobs.receipts import Receipt
 from lance_align.jobs.sources import Split
+from lance_align.jobs.stages.decode import Reader
+from lance_align.jobs.stages.encode import BlockWriter, Target
 from lance_align.jobs.watchdog import watched, watched_items
 from lance_align.spec import ModelSpec
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from lance_align.errors import ArgumentError
-from lance_align.jobs.ledger import OnChanged
+from lance_align.jobs.ledger.ledger import OnChanged
 from lance_align.jobs.report import JobReport, RowPlace, short, too_many
 
 Duplicates = Literal["skip", "error"]

@@ -11,18 +11,18 @@ from ray.exceptions import RayError
 
 from lance_align.errors import JobError, SourceError
 from lance_align.jobs.cluster import Shape
-from lance_align.jobs.decode import Reader
-from lance_align.jobs.encode import Target
 from lance_align.jobs.failures import GO_ON, job_failures
-from lance_align.jobs.ledger import MAX_SPLITS, NOTES, SPLIT_BITS, Noted, Tally
-from lance_align.jobs.ledger_actor import RemoteLedger
+from lance_align.jobs.ledger.actor import RemoteLedger
+from lance_align.jobs.ledger.ledger import MAX_SPLITS, NOTES, SPLIT_BITS, Noted, Tally
+from lance_align.jobs.ledger.rollcall import call_the_roll, is_needed
 from lance_align.jobs.plan import ReadSplit, receipts
 from lance_align.jobs.policy import Policy, doubled
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, RowPlace
-from lance_align.jobs.rollcall import call_the_roll, is_needed
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.sources import Source
+from lance_align.jobs.stages.decode import Reader
+from lance_align.jobs.stages.encode import Target
 from lance_align.spec import ModelSpec
 
 

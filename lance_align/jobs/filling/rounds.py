@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from lance_align import faults
 from lance_align.jobs.attempts import attempts
+from lance_align.jobs.filling.vectors import HALVED, SECONDS_COLUMNS
 from lance_align.jobs.gathering import Gathering
-from lance_align.jobs.vectors import HALVED, SECONDS_COLUMNS
 from lance_align.tables.filling import ADDRESS, Filled, Filler, Survey
 
 MIN_COMMIT_SECONDS = 1.0

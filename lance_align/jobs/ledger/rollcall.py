@@ -18,10 +18,10 @@ import ray
 
 from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import id_hashes, text_ids
-from lance_align.jobs.ledger import SPLIT_BITS
-from lance_align.jobs.ledger_actor import RemoteLedger
-from lance_align.jobs.reading import read_split
+from lance_align.jobs.ledger.actor import RemoteLedger
+from lance_align.jobs.ledger.ledger import SPLIT_BITS
 from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.stages.reading import read_split
 from lance_align.jobs.watchdog import watched_items
 
 TASK_ROWS = 2**18  # a task reads at least this many ids, if there are

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from lance_align.errors import RowError
 from lance_align.images import Pixels
-from lance_align.jobs.decode import PIXELS, REASON, SECONDS, TABLE_BYTES, pixel_column
-from lance_align.jobs.reading import read_split
 from lance_align.jobs.sources import Source, Split
 from lance_align.jobs.sources.base import ranges
+from lance_align.jobs.stages.decode import PIXELS, REASON, SECONDS, TABLE_BYTES, pixel_column
+from lance_align.jobs.stages.reading import read_split
 from lance_align.sandbox import Decoder
 from lance_align.tables.filling import ADDRESS, Filling, Survey
 

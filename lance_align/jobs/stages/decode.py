@@ -18,9 +18,9 @@ from lance_align.images import DEFAULT_LIMITS, Pixels
 from lance_align.jobs import watchdog
 from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
-from lance_align.jobs.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
-from lance_align.jobs.reading import read_split
+from lance_align.jobs.ledger.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
 from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.stages.reading import read_split
 from lance_align.sandbox import Decoder
 from lance_align.spec import ImageSpec
 from lance_align.tables.schema import CONTENT_HASH, ID, IMAGE, URI

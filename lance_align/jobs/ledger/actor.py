@@ -12,10 +12,10 @@ import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lance_align.jobs.encode import Target
 from lance_align.jobs.ids import Flags, Hashes, hex_hashes, id_hashes
-from lance_align.jobs.ledger import Answers, Ledger, Noted, Positions, Tally
+from lance_align.jobs.ledger.ledger import Answers, Ledger, Noted, Positions, Tally
 from lance_align.jobs.policy import Policy
+from lance_align.jobs.stages.encode import Target
 from lance_align.tables.done import read_content_hashes, read_done_ids, read_failed_ids
 from lance_align.tables.gone import Gone, Removed, list_gone, remove_gone
 

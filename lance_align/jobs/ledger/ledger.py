@@ -1,9 +1,9 @@
 """Who may write which id: the ids of the table and those of the input, remembered by their hashes.
 
 One id, one row: of the input's rows with one id the first in the input's order is the id's own, the others are
-duplicates. Where ids come from a column, a roll call (`lance_align.jobs.rollcall`) enrols every row before any is
-claimed, so that it does not matter which task is first. Ids that are digests of whole rows belong to the first claim:
-such rows are equal.
+duplicates. Where ids come from a column, a roll call (`rollcall`, beside this) enrols every row before any is claimed,
+so that it does not matter which task is first. Ids that are digests of whole rows belong to the first claim: such rows
+are equal.
 
 Every id costs 24 bytes: a 128-bit hash and 64 bits of state. With the table's content hashes (`on_changed`) it is 40.
 While two runs of ids merge, one column of them is there twice, and each new one has a 64-bit place: 40 and 60 bytes at
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align.jobs.ids import Flags, Hashes
-from lance_align.jobs.idset import IdSet, Places, States, first_of_each
+from lance_align.jobs.ledger.idset import IdSet, Places, States, first_of_each
 
 # The answers to a claim, and to a comparison.
 GRANTED = 0  # the row is to be embedded

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from lance_align.encoders import load_encoder
-from lance_align.jobs.batches import Batches
-from lance_align.jobs.decode import SECONDS
-from lance_align.jobs.encode import embed_pixels, embed_texts, vector_column
-from lance_align.jobs.gaps import READ_SECONDS, TEXT
+from lance_align.jobs.filling.gaps import READ_SECONDS, TEXT
+from lance_align.jobs.stages.batches import Batches
+from lance_align.jobs.stages.decode import SECONDS
+from lance_align.jobs.stages.encode import embed_pixels, embed_texts, vector_column
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import ADDRESS, Filling
 

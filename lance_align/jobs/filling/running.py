@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +14,12 @@ import pyarrow as pa
 from lance_align.errors import JobError
 from lance_align.jobs.cluster import Shape
 from lance_align.jobs.failures import GO_ON, job_failures
-from lance_align.jobs.fill_rounds import FillRounds
-from lance_align.jobs.gaps import ReadGaps, gap_splits
+from lance_align.jobs.filling.gaps import ReadGaps, gap_splits
+from lance_align.jobs.filling.rounds import FillRounds
+from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.plan import stream
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport
-from lance_align.jobs.vectors import VectorMaker
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import Filler, Survey
 
@@ -73,11 +74,12 @@ class FillJob:
 
     def _fill(self, survey: Survey) -> None:
         self.rounds.expect(survey)
-        with self.rounds.gathering():
-            for table in self._vectors(survey):
+        coming = self._vectors(survey)
+        with self.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
+            for table in coming:
                 self.rounds.add(table)
 
-    def _vectors(self, survey: Survey) -> Iterator[pa.Table]:
+    def _vectors(self, survey: Survey) -> Generator[pa.Table, None, None]:
         source = dataclasses.replace(self.read.source, version=survey.version)
         read = dataclasses.replace(self.read, source=source)
         splits = gap_splits(survey, path=source.uri)
