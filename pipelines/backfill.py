@@ -27,7 +27,13 @@ from lance_align.jobs.command import command_line, tell
 from lance_align.tables.creation import open_table
 from lance_align.tables.location import table_location
 
-app = App(name="backfill.py", help=__doc__, help_format="plaintext", version=__version__)
+app = App(
+    name="backfill.py",
+    help=__doc__,
+    help_format="markdown",
+    version=__version__,
+    default_parameter=Parameter(negative_iterable=()),
+)
 app.default(backfill)
 
 

@@ -29,7 +29,13 @@ from lance_align.jobs.command import command_line, tell
 
 Demo = Literal["openmoji", "scenes"]
 
-app = App(name="embed.py", help=__doc__, help_format="plaintext", version=__version__)
+app = App(
+    name="embed.py",
+    help=__doc__,
+    help_format="markdown",
+    version=__version__,
+    default_parameter=Parameter(negative_iterable=()),
+)
 app.default(embed)
 
 # What the demo asks of its table: three texts, then the picture that a fourth one finds.

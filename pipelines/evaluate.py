@@ -1,6 +1,8 @@
-"""Measure a model on pictures that its recipe never saw: drawn scenes and OpenMoji, both found by words.
+"""Measure a model on pictures that its recipe never saw.
 
-    python pipelines/evaluate.py                       # the bundled align-tiny
+Drawn scenes and OpenMoji, both found by words:
+
+    python pipelines/evaluate.py
     python pipelines/evaluate.py --model DIRECTORY --json figures.json
 
 Scenes: 5,000 pictures from a seed of their own. A query is "a red car"; a picture is right if it shows a red car, alone
@@ -29,7 +31,7 @@ from lance_align.encoders.base import Vectors
 from lance_align.errors import LanceAlignError
 from lance_align.training.metrics import precision_at, recall_at
 
-app = App(name="evaluate.py", help=__doc__, help_format="plaintext")
+app = App(name="evaluate.py", help=__doc__, help_format="markdown")
 _SEED = 20_260_401  # of the scenes to find; the recipe's seed is 0
 
 

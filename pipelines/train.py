@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lance_align.spec import ImageSpec
     from lance_align.training import LogLine, PairSource, RowPairs
 
-app = App(name="train.py", help=__doc__, help_format="plaintext")
+app = App(name="train.py", help=__doc__, help_format="markdown")
 
 
 @app.default
