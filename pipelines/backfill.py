@@ -19,21 +19,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lancedb
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from lance_align import __version__, allow_models, attach, backfill, resolve_spec
+from lance_align import allow_models, attach, backfill, resolve_spec
 from lance_align.errors import TableError
-from lance_align.jobs.command import command_line, tell
+from lance_align.jobs.command import application, command_line, tell
 from lance_align.tables.creation import open_table
 from lance_align.tables.location import table_location
 
-app = App(
-    name="backfill.py",
-    help=__doc__,
-    help_format="markdown",
-    version=__version__,
-    default_parameter=Parameter(negative_iterable=()),
-)
+app = application("backfill.py", __doc__)
 app.default(backfill)
 
 

@@ -20,22 +20,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lancedb
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from lance_align import JobReport, __version__, embed
+from lance_align import JobReport, embed
 from lance_align.corpora import demo_source, openmoji
 from lance_align.jobs.aftercare import clean_table, verify_table
-from lance_align.jobs.command import command_line, tell
+from lance_align.jobs.command import application, command_line, tell
 
 Demo = Literal["openmoji", "scenes"]
 
-app = App(
-    name="embed.py",
-    help=__doc__,
-    help_format="markdown",
-    version=__version__,
-    default_parameter=Parameter(negative_iterable=()),
-)
+app = application("embed.py", __doc__)
 app.default(embed)
 
 # What the demo asks of its table: three texts, then the picture that a fourth one finds.

@@ -8,12 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclopts import CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
+from lance_align import __version__
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs.failures import GO_ON
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.stopping import Stopped, stopping
+
+
+def application(name: str, text: str | None) -> App:
+    """A command line that says `text`, in Markdown, for ``--help``, and the package's version for ``--version``.
+
+    Options that take lists have no twin that empties them.
+    """
+    parameters = Parameter(negative_iterable=())
+    return App(name=name, help=text, help_format="markdown", version=__version__, default_parameter=parameters)
 
 
 @contextmanager
