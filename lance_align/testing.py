@@ -38,7 +38,8 @@ class FakeEncoder(Encoder):
     Load it by name: ``lance_align.load_encoder("fake")``.
     """
 
-    def __init__(self, spec: ModelSpec = FAKE_SPEC, device: str = "cpu") -> None:
+    def __init__(self, spec: ModelSpec = FAKE_SPEC, device: str = "cpu", engine: str = "auto") -> None:
+        del engine  # nothing to run
         self.spec = spec
         self.device = device
 

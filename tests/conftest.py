@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's announced default; silences its FutureWarning
+# What OpenVINO compiles is kept for this session only.
+os.environ.setdefault("LANCE_ALIGN_CACHE", tempfile.mkdtemp(prefix="lance-align-cache-"))
 # Arms the fault sites of this process and of the Ray it starts; nothing happens without a plan (lance_align.faults).
 os.environ.setdefault("LANCE_ALIGN_FAULTS", tempfile.mkdtemp(prefix="lance-align-faults-"))
 

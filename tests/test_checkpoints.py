@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lance_align.benchmarks import weights
 from lance_align.encoders import allow_models, is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.geometry import read_image_spec
@@ -32,7 +33,7 @@ from tests.pictures import scene
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = align_models.build_model(align_models.small_config(), seed=2, warm_up=8)
+    built = weights.build_model(align_models.small_config(), seed=2, warm_up=8)
     directory = tmp_path_factory.mktemp("checkpoint")
     return align_models.save_checkpoint(built, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
 
@@ -87,7 +88,7 @@ def test_the_bundled_model_is_known_by_name() -> None:
 
 
 def test_align_bases_own_preprocessor_is_understood() -> None:
-    spec = read_image_spec(align_models.BASE_PREPROCESSOR, where="file")
+    spec = read_image_spec(weights.BASE_PREPROCESSOR, where="file")
     assert spec == ImageSpec(resize=(346, 346), crop=(289, 289))
     np.testing.assert_allclose(spec.scale, 1 / 127.5)
     np.testing.assert_allclose(spec.shift, -1.0)

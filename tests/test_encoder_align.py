@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from lance_align.benchmarks import weights
 from lance_align.encoders import load_encoder, resolve_spec
 from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.devices import full_precision
+from lance_align.encoders.engines.base import EngineName
 from lance_align.encoders.once import Once
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.images import load, to_pixels
@@ -39,15 +41,16 @@ CAPTIONS = (
     " ".join(align_models.CAPTION_WORDS.split() * 2),
     "the red house " * 166 + "at night",  # 500 words
 )
+ENGINE_NAMES: tuple[EngineName, EngineName] = ("torch", "openvino")
 MIN_COSINE = 0.99999
 MAX_BATCH_EFFECT = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Our encoder of a checkpoint, and the reference's vectors."""
+    """Our encoders of a checkpoint, by engine, and the reference's vectors."""
 
-    encoder: AlignEncoder
+    encoders: dict[str, AlignEncoder]
     images: NDArray[np.float32]
     texts: NDArray[np.float32]
 
@@ -60,11 +63,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return
     directory = tmp_path_factory.mktemp(request.param)
     if request.param == "small":
-        model = align_models.build_model(align_models.small_config(), seed=0, warm_up=32)
+        model = weights.build_model(align_models.small_config(), seed=0, warm_up=32)
         align_models.save_checkpoint(model, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
     else:
-        model = align_models.build_model(align_models.base_config(), seed=0, warm_up=6)
-        align_models.save_checkpoint(model, directory, preprocessor=align_models.BASE_PREPROCESSOR)
+        model = weights.build_model(weights.base_config(), seed=0, warm_up=6)
+        align_models.save_checkpoint(model, directory, preprocessor=weights.BASE_PREPROCESSOR)
     del model
     yield _case(directory)
     shutil.rmtree(directory)  # 0.7 GB, which pytest would keep for three sessions
@@ -72,12 +75,14 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def _case(directory: Path) -> Case:
     images, texts = _reference(directory)
-    return Case(AlignEncoder(resolve_spec(directory), directory, device="cpu"), images, texts)
+    spec = resolve_spec(directory)
+    encoders = {name: AlignEncoder(spec, directory, device="cpu", engine=name) for name in ENGINE_NAMES}
+    return Case(encoders, images, texts)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = align_models.build_model(align_models.small_config(), seed=1, warm_up=32)
+    model = weights.build_model(align_models.small_config(), seed=1, warm_up=32)
     directory = tmp_path_factory.mktemp("model")
     return align_models.save_checkpoint(model, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
 
@@ -121,9 +126,11 @@ def _closest_pair(vectors: NDArray[np.float32]) -> float:
 def test_vectors_equal_the_reference_alone_and_in_batches(case: Case) -> None:
     assert _closest_pair(case.images) < 0.999, "the model gives different pictures one vector: the test could not fail"
     assert _closest_pair(case.texts) < 0.999, "the model gives different captions one vector: the test could not fail"
+    torch_encoder, openvino_encoder = (case.encoders[name] for name in ENGINE_NAMES)
     for encode, inputs, reference in (
-        (case.encoder.encode_images, list(PICTURES.values()), case.images),
-        (case.encoder.encode_texts, list(CAPTIONS), case.texts),
+        (torch_encoder.encode_images, list(PICTURES.values()), case.images),
+        (openvino_encoder.encode_images, list(PICTURES.values()), case.images),
+        (torch_encoder.encode_texts, list(CAPTIONS), case.texts),
     ):
         together = encode([None, *inputs, inputs[0]])
         assert together[0] is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from lance_align.benchmarks import weights
 from tests import align_models
 
 SCRIPT = """
@@ -80,7 +81,7 @@ def test_text_and_pixels_are_embedded_with_nothing_but_torch_and_transformers(tm
     allowed = _brought_by("torch", "transformers")
     assert {"torch", "transformers", "numpy", "safetensors", "tokenizers", "huggingface_hub"} <= allowed
     assert not allowed & {"ray", "lancedb", "lance", "pyarrow", "pandas", "PIL"}
-    model = align_models.build_model(align_models.small_config(), seed=4, warm_up=8)
+    model = weights.build_model(align_models.small_config(), seed=4, warm_up=8)
     align_models.save_checkpoint(model, tmp_path, preprocessor=align_models.SMALL_PREPROCESSOR)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), ",".join([*sorted(allowed), "lance_align"])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

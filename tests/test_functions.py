@@ -23,13 +23,14 @@ from lancedb.pydantic import LanceModel, Vector
 from PIL import Image
 
 import lance_align
+from lance_align.benchmarks.weights import build_model
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError
 from lance_align.functions import AlignFunction
 from lance_align.images import load, to_pixels
 from lance_align.tables.location import TableLocation
 from lance_align.tables.schema import FUNCTIONS_KEY, Layout, read_specs, table_schema
 from lance_align.testing import FAKE_SPEC
-from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
+from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 from tests.fake_tables import BLUE, CAPTION, GREEN, RED, photos_schema, png, vector_of
 
 Row = dict[str, Any]

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 
+from lance_align.benchmarks.weights import build_model
 from lance_align.encoders import resolve_spec
 from lance_align.encoders.align import AlignEncoder
 from lance_align.errors import LanceAlignError, ModelError
-from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
+from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 from tests.pictures import scene
 from tests.tripwires import tripwires
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lance_align.benchmarks import weights
 from lance_align.encoders import resolve_spec
 from tests import align_models
 
@@ -79,7 +80,7 @@ def _digest(path: Path) -> str:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     directory = tmp_path_factory.mktemp("hub")
-    model = align_models.build_model(align_models.small_config(), seed=5, warm_up=8)
+    model = weights.build_model(align_models.small_config(), seed=5, warm_up=8)
     align_models.save_checkpoint(model, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
     (directory / "pytorch_model.bin").write_bytes(b"a pickle")
     (directory / "modeling_evil.py").write_text("raise SystemExit")

@@ -10,6 +10,7 @@ import torch
 from transformers import AlignModel
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
+from lance_align.benchmarks.weights import build_model
 from lance_align.corpora.scenes import draw_scene, scene_at
 from lance_align.encoders import load_encoder, resolve_spec
 from lance_align.errors import ArgumentError, ModelError
@@ -17,7 +18,7 @@ from lance_align.spec import ImageSpec
 from lance_align.training import LogLine, Trainable, Trainer, TrainOptions, load_trainable, recipe
 from lance_align.training.optim import batch_norms, learning_rate
 from lance_align.training.sources import ScenePairs, draw_scene_pairs
-from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
+from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 SIDE_PX = 32
 

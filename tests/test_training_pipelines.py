@@ -15,9 +15,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lance_align.benchmarks.weights import build_model
 from lance_align.corpora.scenes import draw_scene, scenes
 from lance_align.encoders import resolve_spec
-from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
+from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

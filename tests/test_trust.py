@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from lancedb.embeddings import EmbeddingFunction, get_registry, register
 
 import lance_align
+from lance_align.benchmarks.weights import build_model
 from lance_align.errors import LanceAlignError, MissingExtraError, ModelError, RowError
 from lance_align.functions import table_function
 from lance_align.tables.commits import Committer
 from lance_align.tables.schema import FUNCTIONS_KEY, SPEC_KEY, check_fits
-from tests.align_models import SMALL_PREPROCESSOR, build_model, save_checkpoint, small_config
+from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 from tests.fake_tables import RED, photos_schema, png, rows
 from tests.tripwires import tripwires
 

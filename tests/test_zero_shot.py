@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lance_align
+from lance_align.benchmarks import weights
 from lance_align.encoders import load_encoder
 from lance_align.encoders.zero_shot import label_probabilities
 from lance_align.errors import ArgumentError
@@ -19,7 +20,7 @@ LABELS = ["red cat", "blue car", "old house at night"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built = align_models.build_model(align_models.small_config(), seed=3, warm_up=8)
+    built = weights.build_model(align_models.small_config(), seed=3, warm_up=8)
     directory = tmp_path_factory.mktemp("checkpoint")
     return align_models.save_checkpoint(built, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
 

@@ -14,6 +14,8 @@ from lance_align import images as image_door
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, text_reason
 from lance_align.encoders.checkpoints import align_config, read_json
 from lance_align.encoders.devices import full_precision, resolve_device
+from lance_align.encoders.engines.base import Engine, EngineName, check_engine
+from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.once import Once
 from lance_align.encoders.tokens import Tokens, batches_by_length
@@ -30,8 +32,9 @@ from lance_align.errors import ArgumentError, ModelError, RowError
 from lance_align.images import ImageInput
 from lance_align.spec import ModelSpec
 
-# Bounds of one forward pass: 16 images of 289x289 hold about 1 GB of activations in EfficientNet-B7.
-PIXELS_PER_BATCH = {"cpu": 16 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 289 * 289}
+# Decoded together: enough that an engine keeps all threads busy, or for one forward pass of a GPU.
+PIXELS_PER_CHUNK = {"cpu": 16 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 289 * 289}
+# Bounds of one forward pass.
 TOKENS_PER_BATCH = {"cpu": 32 * 64, "mps": 64 * 64, "cuda": 1024 * 64}
 # Texts tokenised and sorted by length together: bounds the tokenizer's objects, about 20 kB a text of 64 tokens.
 TEXTS_PER_CHUNK = 4096
@@ -44,6 +47,7 @@ class AlignEncoder(Encoder):
         spec: what `resolve_spec` says of the directory.
         directory: config.json, model.safetensors, tokenizer and image processor configuration.
         device: as in `load_encoder`.
+        engine: as in `load_encoder`.
         batch_size: most images, and most texts of the longest kind, in one forward pass; by default bounded by memory.
 
     Raises:
@@ -51,12 +55,22 @@ class AlignEncoder(Encoder):
     """
 
     def __init__(
-        self, spec: ModelSpec, directory: Path, *, device: str = "auto", batch_size: int | None = None
+        self,
+        spec: ModelSpec,
+        directory: Path,
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        batch_size: int | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ArgumentError(f"batch_size is {batch_size}; expected a whole number above 0")
         self.spec = spec
         self.device = resolve_device(device)
+        check_engine(engine)
+        if engine == "openvino" and self.device.type != "cpu":
+            raise ArgumentError(f"engine 'openvino' runs on the CPU, not on {self.device}; use engine='torch'")
+        self._engine, self._batch_size = engine, batch_size
         self._directory = directory
         self._config = align_config(read_json(directory / "config.json"), where=str(directory / "config.json"))
         self._weights = Weights(directory / "model.safetensors")
@@ -65,11 +79,11 @@ class AlignEncoder(Encoder):
         if not self._temperature > 0.0:
             raise ModelError(f"{self._weights.path}: temperature is {self._temperature}; expected a number above 0")
         height, width = spec.image.crop
-        self._images_per_batch = batch_size or max(1, PIXELS_PER_BATCH[self.device.type] // (height * width))
+        self._images_per_batch = batch_size or max(1, PIXELS_PER_CHUNK[self.device.type] // (height * width))
         self._tokens_per_batch = (
             batch_size * spec.max_tokens if batch_size is not None else TOKENS_PER_BATCH[self.device.type]
         )
-        self._vision: Once[VisionTower] = Once(self._load_vision)
+        self._vision: Once[Engine] = Once(self._load_vision)
         self._text: Once[TextTower] = Once(self._load_text)
         self._tokens: Once[Tokens] = Once(lambda: Tokens(directory, max_tokens=spec.max_tokens))
 
@@ -77,6 +91,11 @@ class AlignEncoder(Encoder):
     def temperature(self) -> float:
         """See `Encoder.temperature`."""
         return self._temperature
+
+    @property
+    def image_engine(self) -> EngineName:
+        """What runs the image tower, which is loaded for that if it is not."""
+        return self._vision().name
 
     @property
     def loaded_towers(self) -> frozenset[str]:
@@ -114,11 +133,9 @@ class AlignEncoder(Encoder):
         height, width = self.spec.image.crop
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
             raise ArgumentError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {height}, {width}, 3)")
-        vectors = np.empty((len(pixels), self.spec.dim), dtype=np.float32)
-        for start in range(0, len(pixels), self._images_per_batch):
-            batch = slice(start, start + self._images_per_batch)
-            vectors[batch] = _embed(self._vision(), self.device, torch.tensor(pixels[batch]))
-        return vectors
+        if len(pixels) == 0:
+            return np.empty((0, self.spec.dim), dtype=np.float32)
+        return _normalise(self._vision()(pixels))
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
         """See `Encoder.encode_texts`; texts of similar length share a forward pass, which no vector depends on."""
@@ -134,9 +151,13 @@ class AlignEncoder(Encoder):
                 vectors[chunk[positions]] = _embed(self._text(), self.device, padded, mask)
         return _embeddings(vectors, reasons)
 
-    def _load_vision(self) -> VisionTower:
+    def _load_vision(self) -> Engine:
         self._check_unchanged()
-        return load_vision_tower(self._config, self.spec.image, self._weights, self.device)
+
+        def load() -> VisionTower:
+            return load_vision_tower(self._config, self.spec.image, self._weights, self.device)
+
+        return image_engine(self.spec, load, engine=self._engine, device=self.device, batch_size=self._batch_size)
 
     def _load_text(self) -> TextTower:
         self._check_unchanged()

@@ -46,11 +46,13 @@ class VisionTower(nn.Module):
             raise ModelError(f"pooling_type {config.pooling_type!r} is not known; expected 'mean' or 'max'")
         self.pool_max = config.pooling_type == "max"
         self.image = image
+        self.memory_format = torch.contiguous_format
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         scale = torch.tensor(self.image.scale, dtype=torch.float32, device=pixels.device)
         shift = torch.tensor(self.image.shift, dtype=torch.float32, device=pixels.device)
-        scaled = torch.addcmul(shift, pixels.to(torch.float32), scale).permute(0, 3, 1, 2).contiguous()
+        scaled = torch.addcmul(shift, pixels.to(torch.float32), scale).permute(0, 3, 1, 2)
+        scaled = scaled.contiguous(memory_format=self.memory_format)
         # Past the checkpoint's own pooler: AvgPool2d over a kernel larger than the map is refused by ONNX and OpenVINO,
         # and equals a mean over the map (to 6e-6).
         features: torch.Tensor = self.vision_model.encoder(self.vision_model.embeddings(scaled)).last_hidden_state

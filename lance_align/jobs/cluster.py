@@ -17,6 +17,7 @@ import ray
 import ray.data  # sets its loggers up
 from ray._private import ray_logging
 
+from lance_align.encoders.engines.base import EngineName
 from lance_align.errors import JobError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.spec import ModelSpec
@@ -43,6 +44,8 @@ class Shape:
         readers: tasks that read and decode at once.
         block_rows: rows an actor embeds and writes at once, which is also the size of a fragment.
         stall_seconds: after so long without progress a worker ends itself, and its work is tried again elsewhere.
+        device: where the model runs; see `load_encoder`.
+        engine: what runs its image tower; see `load_encoder`.
     """
 
     actors: int
@@ -52,6 +55,8 @@ class Shape:
     readers: int
     block_rows: int
     stall_seconds: float = DEFAULT_STALL_SECONDS
+    device: str = "auto"
+    engine: EngineName = "auto"
 
 
 @contextlib.contextmanager
@@ -156,13 +161,15 @@ def shape(
     actors: int | None,
     block_rows: int | None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
+    device: str = "auto",
+    engine: EngineName = "auto",
 ) -> Shape:
     """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
         actors: None for the rule above.
         block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
-        stall_seconds: see `Shape`.
+        stall_seconds, device, engine: see `Shape`.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
@@ -180,6 +187,8 @@ def shape(
             readers=max(1, cpus - int(each * actors)),
             block_rows=block_rows,
             stall_seconds=stall_seconds,
+            device=device,
+            engine=engine,
         )
     actors = actors or max(1, cpus // (2 * CPUS_PER_ACTOR))
     used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
@@ -193,4 +202,6 @@ def shape(
         readers=max(1, cpus - used * actors),
         block_rows=block_rows,
         stall_seconds=stall_seconds,
+        device=device,
+        engine=engine,
     )

@@ -12,6 +12,7 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import allow_models, resolve_spec
+from lance_align.encoders.engines.base import EngineName, check_engine
 from lance_align.errors import ArgumentError, JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
@@ -65,6 +66,7 @@ def embed(
     block_rows: int | None = None,
     actors: int | None = None,
     device: str = "auto",
+    engine: EngineName = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -110,6 +112,7 @@ def embed(
         block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
         device: where the model runs: auto, cpu, cuda.
+        engine: what runs the image tower on a CPU: OpenVINO, torch, or by itself OpenVINO where it is installed.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
@@ -143,6 +146,7 @@ def embed(
         actors=actors,
         stall_seconds=stall_seconds,
     )
+    check_engine(engine)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     named = [column for column in (image, text, id) if column is not None]
     rows = open_source(
@@ -174,8 +178,14 @@ def embed(
             spec=spec,
             target=target,
             rounds=Rounds(committer, commit_rows=commit_rows, commit_seconds=commit_seconds),
-            shape=shape(spec, actors=actors, block_rows=block_rows, stall_seconds=stall_seconds),
-            device=device,
+            shape=shape(
+                spec,
+                actors=actors,
+                block_rows=block_rows,
+                stall_seconds=stall_seconds,
+                device=device,
+                engine=engine,
+            ),
             policy=policy,
         )
         report = job.run(started_at=started_at, progress=progress, log_file=log_file)

@@ -64,7 +64,6 @@ def receipts(
     target: Target,
     *,
     shape: Shape,
-    device: str,
 ) -> Generator[Receipt, None, None]:
     """Run the plan; receipts arrive as blocks are written, in no particular order.
 
@@ -75,8 +74,7 @@ def receipts(
         RayError: what a task raised, wrapped.
     """
     rows = [{"number": number, "split": split.to_json()} for number, split in splits.items()]
-    arguments = (spec, target, device, shape.threads)
-    with contextlib.closing(stream(rows, read.__call__, BlockWriter, arguments, shape=shape)) as batches:
+    with contextlib.closing(stream(rows, read.__call__, BlockWriter, (spec, target, shape), shape=shape)) as batches:
         for batch in batches:
             texts: list[Any] = batch.column("receipt").to_pylist()
             yield from map(Receipt.from_json, texts)

@@ -37,7 +37,6 @@ class Job:
         target: the table.
         rounds: its commits.
         shape: how the cluster is used.
-        device: where the model runs.
         policy: what is done about rows that are there, doubled, changed or gone.
     """
 
@@ -47,7 +46,6 @@ class Job:
     target: Target
     rounds: Rounds
     shape: Shape
-    device: str
     policy: Policy
 
     def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
@@ -90,7 +88,7 @@ class Job:
             if self.policy.duplicates == "error" and duplicates:
                 raise JobError(f"{doubled(duplicates, self._places('duplicate', ledger))}; nothing was written")
             splits = {number: splits[number] for number in numbers}
-        coming = receipts(splits, read, self.spec, self.target, shape=self.shape, device=self.device)
+        coming = receipts(splits, read, self.spec, self.target, shape=self.shape)
         with self.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
             for receipt in coming:
                 self.rounds.add(receipt)

@@ -37,7 +37,6 @@ class FillJob:
         read: what tasks do.
         spec: the model.
         shape: how the cluster is used.
-        device: where the model runs.
     """
 
     filler: Filler
@@ -45,7 +44,6 @@ class FillJob:
     read: ReadGaps
     spec: ModelSpec
     shape: Shape
-    device: str
 
     def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
         """Fill what is empty, and look again until nothing is.
@@ -85,7 +83,7 @@ class FillJob:
         splits = gap_splits(survey, path=source.uri)
         filling = self.filler.filling
         rows: list[Mapping[str, Any]] = [{"split": split.to_json()} for split in splits]
-        arguments = (self.spec, filling, self.device, self.shape.threads)
+        arguments = (self.spec, filling, self.shape)
         return stream(rows, read.__call__, VectorMaker, arguments, shape=self.shape)
 
     def _state(self, there: int) -> State:

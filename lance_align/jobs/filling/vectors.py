@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import pyarrow as pa
 
-from lance_align.encoders import load_encoder
+from lance_align.jobs.cluster import Shape
 from lance_align.jobs.filling.gaps import READ_SECONDS, TEXT
 from lance_align.jobs.stages.batches import Batches
 from lance_align.jobs.stages.decode import SECONDS
-from lance_align.jobs.stages.encode import embed_pixels, embed_texts, vector_column
+from lance_align.jobs.stages.encode import embed_pixels, embed_texts, vector_column, worker_encoder
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import ADDRESS, Filling
 
@@ -27,16 +26,13 @@ class VectorMaker:
     Args:
         spec: the model; its weights are found and verified here, on the worker.
         filling: the columns that are made.
-        device: as `load_encoder` takes it.
-        threads: of torch on the CPU.
+        shape: where and on how many threads the model runs.
     """
 
-    def __init__(self, spec: ModelSpec, filling: Filling, device: str, threads: int) -> None:
-        self.encoder = load_encoder(spec, device=device)
+    def __init__(self, spec: ModelSpec, filling: Filling, shape: Shape) -> None:
+        self.encoder = worker_encoder(spec, shape)
         self.filling = filling
         self.batches = Batches()
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(threads)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows as `ReadGaps` gives them to addresses, vectors, reasons and seconds; no rows give no rows."""

@@ -25,6 +25,7 @@ from lance_align.errors import RowError
 from lance_align.images import Pixels
 from lance_align.jobs import watchdog
 from lance_align.jobs.attempts import attempts
+from lance_align.jobs.cluster import Shape
 from lance_align.jobs.ids import id_hashes
 from lance_align.jobs.receipts import Receipt, packed
 from lance_align.jobs.stages.batches import Batches
@@ -54,22 +55,27 @@ class Target:
     storage_options: Mapping[str, str] | None = None
 
 
+def worker_encoder(spec: ModelSpec, shape: Shape) -> Encoder:
+    """The encoder of a pool actor; its towers are loaded with the first block, and take the threads from here."""
+    encoder = load_encoder(spec, device=shape.device, engine=shape.engine)
+    if "torch" in sys.modules:  # the fake does without
+        sys.modules["torch"].set_num_threads(shape.threads)
+    return encoder
+
+
 class BlockWriter:
     """Loads a model once, then embeds and writes blocks; each call stands alone and may be repeated.
 
     Args:
         spec: the model; its weights are found and verified here, on the worker.
         target: the table.
-        device: as `load_encoder` takes it.
-        threads: of torch on the CPU.
+        shape: where and on how many threads the model runs.
     """
 
-    def __init__(self, spec: ModelSpec, target: Target, device: str, threads: int) -> None:
-        self.encoder = load_encoder(spec, device=device)
+    def __init__(self, spec: ModelSpec, target: Target, shape: Shape) -> None:
+        self.encoder = worker_encoder(spec, shape)
         self.target = target
         self.batches = Batches()
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(threads)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows as `Reader.rows` gives them to a table of one column, ``receipt``; no rows give no receipt."""

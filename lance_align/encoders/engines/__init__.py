@@ -1,0 +1,8 @@
+"""What runs the image tower: torch everywhere, OpenVINO on x86 CPUs where it is installed.
+
+base       the contract
+choice     which one, and the check against the plain tower before it is used
+eager      torch, with the normalisation layers folded away
+graph      OpenVINO: a compiled graph, kept on disk between processes
+store      where it is kept
+"""

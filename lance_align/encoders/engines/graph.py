@@ -1,0 +1,160 @@
+"""OpenVINO: the tower as a compiled graph, several forward passes at once.
+
+The graph and what the plain tower says of the probe pictures are kept on disk, so that the next process starts without
+torch weights and without a conversion.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lance_align.encoders.engines.base import MIN_COSINE, EngineName, Features, Pixels, agreement, probe_pixels
+from lance_align.encoders.engines.store import cache_folder
+from lance_align.encoders.towers import VisionTower
+from lance_align.spec import ModelSpec
+
+# Of one forward pass on one thread. Small pictures share one; of large ones a single picture fills the caches.
+PIXELS_PER_BATCH = 16 * 64 * 64
+_GRAPH, _PROBE = "image.xml", "probe.npy"
+
+
+class EngineError(Exception):
+    """A graph cannot be made here, or gives other vectors; the text says why."""
+
+
+class GraphEngine:
+    """A compiled image tower.
+
+    Args:
+        spec: of the model; its fingerprint names the folder in the cache.
+        load: makes the plain tower, on the CPU; called only when the cache has no graph.
+        threads: CPU threads of all forward passes together.
+
+    Raises:
+        EngineError: the tower cannot be compiled, or the graph does not give the plain tower's vectors.
+    """
+
+    name: EngineName = "openvino"
+
+    def __init__(self, spec: ModelSpec, load: Callable[[], VisionTower], *, threads: int) -> None:
+        openvino = _openvino()
+        self._openvino = openvino
+        height, width = spec.image.crop
+        self._shape = (max(1, PIXELS_PER_BATCH // (height * width)), height, width, 3)
+        self._threads = threads
+        self._lock = threading.Lock()
+        probe = probe_pixels(spec.image)
+        release = openvino.__version__.partition("-")[0]
+        kept = cache_folder(f"openvino-{release}", spec.fingerprint)
+        if kept is not None and self._take(kept, probe):
+            return
+        tower = load()
+        with torch.inference_mode():
+            reference: Features = tower(torch.tensor(probe)).numpy()
+        try:
+            graph = _converted(tower)
+            self._compile(graph)
+        except Exception as error:  # OpenVINO raises RuntimeError and many others
+            raise EngineError(f"it cannot be compiled: {str(error).strip().splitlines()[-1]}") from error
+        del tower
+        found = agreement(self(probe), reference)
+        if not found >= MIN_COSINE:
+            raise EngineError(f"its vectors are off: cosine {found:.6f}, expected {MIN_COSINE} or more")
+        if kept is not None:
+            self._keep(kept, graph, reference)
+
+    def __call__(self, pixels: Pixels) -> Features:
+        """See `Engine`; the last rows are padded to a whole batch, which no vector depends on."""
+        size = self._shape[0]
+        batches: list[Features] = [np.empty(0, np.float32)] * -(-len(pixels) // size)
+
+        def done(request: Any, number: int) -> None:
+            batches[number] = request.get_output_tensor(0).data.copy()
+
+        with self._lock:  # a queue has one callback
+            self._queue.set_callback(done)
+            for number in range(len(batches)):
+                batch = pixels[number * size : (number + 1) * size]
+                if len(batch) < size:
+                    batch = np.concatenate([batch, np.zeros((size - len(batch), *self._shape[1:]), np.uint8)])
+                self._queue.start_async({0: np.ascontiguousarray(batch)}, number)
+            self._queue.wait_all()
+        return np.concatenate(batches)[: len(pixels)]
+
+    def _compile(self, graph: Any) -> None:
+        graph.reshape({0: list(self._shape)})  # a fixed shape is planned better
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": "f32",  # else bf16 where the processor has it
+            "INFERENCE_NUM_THREADS": self._threads,
+        }
+        self._queue: Any = self._openvino.AsyncInferQueue(self._openvino.Core().compile_model(graph, "CPU", settings))
+
+    def _take(self, kept: Path, probe: Pixels) -> bool:
+        """Use the graph in the cache; False if there is none, or none that is right."""
+        try:
+            self._compile(self._openvino.Core().read_model(kept / _GRAPH))
+            return agreement(self(probe), np.load(kept / _PROBE, allow_pickle=False)) >= MIN_COSINE
+        except (OSError, RuntimeError, ValueError):
+            return False  # it is made again
+
+    def _keep(self, kept: Path, graph: Any, reference: Features) -> None:
+        """Put the graph into the cache in one step; a cache that cannot be written to costs time only."""
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft = Path(tempfile.mkdtemp(dir=kept.parent))
+            try:
+                self._openvino.save_model(graph, draft / _GRAPH, compress_to_fp16=False)
+                np.save(draft / _PROBE, reference)
+                shutil.rmtree(kept, ignore_errors=True)
+                draft.rename(kept)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except (OSError, RuntimeError):
+            return
+
+
+def _openvino() -> Any:
+    """The package, imported without its telemetry: ``import openvino`` tells Google Analytics of it, from a fork.
+
+    Where the package ``openvino_telemetry`` is missing, OpenVINO uses a stub; so it is, for the length of the import.
+    """
+    name = "openvino_telemetry"
+    hide = name not in sys.modules
+    if hide:
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hide:
+            del sys.modules[name]
+
+
+def _converted(tower: VisionTower) -> Any:
+    """The tower's graph, by OpenVINO's frontend itself: `openvino.convert_model` wants to report its use."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    height, width = tower.image.crop
+    example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    logging: Any = importlib.import_module("transformers.utils.logging")  # not annotated
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # tracing looks at every property of transformers' modules, and some complain
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing says that constants become constants
+        traced = TorchScriptPythonDecoder(tower, example_input=(example,))
+        frontend: Any = FrontEndManager().load_by_framework("pytorch")
+        graph = frontend.convert(frontend.load(traced))
+    logging.set_verbosity(verbosity)
+    return graph

@@ -1,0 +1,209 @@
+"""Engines are checked before they are used, give way with a reason, and start from what an earlier process compiled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lance_align import embed, load_encoder
+from lance_align.encoders import resolve_spec
+from lance_align.encoders.align import AlignEncoder
+from lance_align.encoders.checkpoints import BUNDLED
+from lance_align.encoders.engines.base import MIN_COSINE, agreement, probe_pixels
+from lance_align.encoders.engines.choice import image_engine
+from lance_align.encoders.engines.graph import GraphEngine
+from lance_align.encoders.towers import VISION_PREFIX, VisionTower, load_vision_tower
+from lance_align.encoders.weights import Weights
+from lance_align.errors import ArgumentError, MissingExtraError, ModelError
+from lance_align.spec import ModelSpec
+from tests.corpus import parquet, pictures
+
+DIRECTORY = BUNDLED / "align-tiny"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def spec() -> ModelSpec:
+    return resolve_spec("align-tiny")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, still empty."""
+    monkeypatch.setenv("LANCE_ALIGN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def plain(spec: ModelSpec) -> VisionTower:
+    """The tower without any engine."""
+    from transformers import AlignConfig
+
+    weights = Weights(DIRECTORY / "model.safetensors")
+    weights.check_prefixes(VISION_PREFIX, "")
+    return load_vision_tower(AlignConfig.from_pretrained(DIRECTORY), spec.image, weights, CPU)
+
+
+def never() -> VisionTower:
+    raise AssertionError("the tower was loaded")
+
+
+class Moody(VisionTower):
+    """Sees dark pictures in another way: a graph traced with one kind is wrong for the other."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        features = super().forward(pixels)
+        return features.flip(1) if pixels.float().mean().item() < 10 else features
+
+
+def moody(spec: ModelSpec) -> VisionTower:
+    tower = plain(spec)
+    tower.__class__ = Moody
+    return tower
+
+
+def reference(spec: ModelSpec) -> np.ndarray:
+    with torch.inference_mode():
+        found: np.ndarray = plain(spec)(torch.tensor(probe_pixels(spec.image))).numpy()
+    return found
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
+def test_both_give_the_plain_towers_vectors(number: int, spec: ModelSpec, cache: Path) -> None:
+    pixels = np.random.default_rng(number).integers(0, 256, (number, *spec.image.crop, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = plain(spec)(torch.tensor(pixels)).numpy()
+    for name in ("torch", "openvino"):
+        engine = image_engine(spec, lambda: plain(spec), engine=name, device=CPU, batch_size=None)
+        assert engine.name == name
+        found = engine(pixels)
+        assert found.shape == expected.shape
+        assert agreement(found, expected) > 0.99999
+    assert cache.is_dir()
+
+
+def test_the_next_process_needs_no_weights(spec: ModelSpec, cache: Path) -> None:
+    first = GraphEngine(spec, lambda: plain(spec), threads=1)
+    second = GraphEngine(spec, never, threads=2)
+    probe = probe_pixels(spec.image)
+    np.testing.assert_allclose(second(probe), first(probe), atol=1e-5)
+    assert {path.name for path in cache.rglob("*") if path.is_file()} == {"image.xml", "image.bin", "probe.npy"}
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "image.bin"
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def other(folder: Path) -> None:
+    np.save(folder / "probe.npy", np.random.default_rng(0).normal(size=(3, 256)).astype(np.float32))
+
+
+def pickled(folder: Path) -> None:
+    np.save(folder / "probe.npy", np.array([{"an": "object"}], dtype=object), allow_pickle=True)
+
+
+def gone(folder: Path) -> None:
+    (folder / "image.bin").unlink()
+
+
+def garbage(folder: Path) -> None:
+    (folder / "image.xml").write_text("<net/>")
+
+
+@pytest.mark.parametrize("damage", [cut, other, pickled, gone, garbage])
+def test_what_is_damaged_in_the_cache_is_made_again(
+    damage: Callable[[Path], None], spec: ModelSpec, cache: Path
+) -> None:
+    GraphEngine(spec, lambda: plain(spec), threads=1)
+    (folder,) = (path.parent for path in cache.rglob("image.xml"))
+    damage(folder)
+    engine = GraphEngine(spec, lambda: plain(spec), threads=1)
+    assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE
+    GraphEngine(spec, never, threads=1)
+
+
+def test_without_a_cache_nothing_is_kept(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LANCE_ALIGN_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    engine = GraphEngine(spec, lambda: plain(spec), threads=1)
+    assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="/proc is as unwritable to everybody, but says it in another way")
+def test_a_cache_that_cannot_be_written_costs_time_only(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANCE_ALIGN_CACHE", "/proc/nowhere")
+    engine = GraphEngine(spec, lambda: plain(spec), threads=1)
+    assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE
+
+
+def test_a_graph_that_is_wrong_gives_way_to_torch_and_says_so(spec: ModelSpec, cache: Path) -> None:
+    with pytest.warns(RuntimeWarning, match=r"OpenVINO cannot run 'align-tiny' \(its vectors are off: cosine .*torch"):
+        engine = image_engine(spec, lambda: moody(spec), engine="auto", device=CPU, batch_size=None)
+    assert engine.name == "torch"
+    assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE
+    with pytest.raises(ModelError, match=r"OpenVINO cannot run 'align-tiny': its vectors are off.*engine='torch'"):
+        image_engine(spec, lambda: moody(spec), engine="openvino", device=CPU, batch_size=None)
+    assert not list(cache.rglob("*.xml"))
+
+
+def test_auto_is_torch_where_openvino_is_not_installed(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert AlignEncoder(spec, DIRECTORY, device="cpu").image_engine == "torch"
+    with pytest.raises(MissingExtraError, match=r"pip install 'lance-align\[openvino\]'"):
+        load_encoder("align-tiny", engine="openvino", device="cpu")
+    source = parquet(pictures(4), tmp_path / "in.parquet")
+    with pytest.raises(MissingExtraError):
+        embed(source, db=tmp_path, table="t", engine="openvino")
+    assert not (tmp_path / "t.lance").exists()
+
+
+def test_auto_is_openvino_where_it_is_installed(spec: ModelSpec) -> None:
+    assert AlignEncoder(spec, DIRECTORY, device="cpu").image_engine == "openvino"
+
+
+def test_an_engine_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="engine is 'onnx'; expected one of auto, torch, openvino"):
+        load_encoder("align-tiny", engine="onnx")  # type: ignore[arg-type]
+
+
+def test_rows_without_a_direction_do_not_count() -> None:
+    rows = np.array([[1, 0], [0, 0], [np.nan, 1]], np.float32)
+    assert agreement(rows, rows) == 1.0
+    assert agreement(rows[1:], rows[1:]) == 1.0
+    assert np.isnan(agreement(np.zeros((1, 2), np.float32), rows[:1]))
+    assert agreement(-rows[:1], rows[:1]) == -1.0
+
+
+NO_NETWORK = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+import numpy as np
+from lance_align import load_encoder
+encoder = load_encoder("align-tiny", engine="openvino", device="cpu")
+assert encoder.encode_pixels(np.zeros((2, *encoder.spec.image.crop, 3), np.uint8)).shape == (2, 256)
+"""
+
+
+def test_nothing_is_reported_to_anyone(cache: Path, tmp_path: Path) -> None:
+    """OpenVINO's own conversion reports its use."""
+    home = tmp_path / "home"
+    home.mkdir()  # without one, OpenVINO reports nothing
+    clean = os.environ | {"HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", NO_NETWORK], env=clean, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(home.iterdir())
+    assert cache.is_dir()
