@@ -20,8 +20,8 @@ _PAIRS = (
     ("depthwise_conv", "depthwise_norm"),
     ("project_conv", "project_bn"),
 )
-# Of one forward pass. On CPUs more pictures fall out of the caches: 3.9 images/s at 4 pictures of 289 pixels, 3.2 at 16
-# (two cores of an EPYC). On a GPU 128 of them hold about 8 GB of activations.
+# Of one forward pass. On CPUs more pictures fall out of the caches: 3.9 images/s at 4 pictures of 289 pixels, 3.2 at
+# 16, 3.4 at 1 (two cores of an EPYC, noisy). On a GPU 128 of them hold about 8 GB of activations.
 PIXELS_PER_BATCH = {"cpu": 4 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 289 * 289}
 
 
