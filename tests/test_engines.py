@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from lance_align import embed, load_encoder
 from lance_align.encoders import resolve_spec
@@ -93,7 +95,11 @@ def test_the_next_process_needs_no_weights(spec: ModelSpec, cache: Path) -> None
     second = GraphEngine(spec, never, threads=2)
     probe = probe_pixels(spec.image)
     np.testing.assert_allclose(second(probe), first(probe), atol=1e-5)
-    assert {path.name for path in cache.rglob("*") if path.is_file()} == {"image.xml", "image.bin", "probe.npy"}
+    assert {path.name for path in cache.rglob("*") if path.is_file()} == {
+        "image.xml",
+        "image.bin",
+        "probe.safetensors",
+    }
 
 
 def cut(folder: Path) -> None:
@@ -102,11 +108,16 @@ def cut(folder: Path) -> None:
 
 
 def other(folder: Path) -> None:
-    np.save(folder / "probe.npy", np.random.default_rng(0).normal(size=(3, 256)).astype(np.float32))
+    wrong = np.random.default_rng(0).normal(size=(3, 256)).astype(np.float32)
+    save_file({"features": wrong}, folder / "probe.safetensors")
 
 
 def pickled(folder: Path) -> None:
-    np.save(folder / "probe.npy", np.array([{"an": "object"}], dtype=object), allow_pickle=True)
+    (folder / "probe.safetensors").write_bytes(pickle.dumps({"features": [1.0]}))
+
+
+def nameless(folder: Path) -> None:
+    save_file({"other": np.zeros((3, 256), np.float32)}, folder / "probe.safetensors")
 
 
 def gone(folder: Path) -> None:
@@ -117,7 +128,7 @@ def garbage(folder: Path) -> None:
     (folder / "image.xml").write_text("<net/>")
 
 
-@pytest.mark.parametrize("damage", [cut, other, pickled, gone, garbage])
+@pytest.mark.parametrize("damage", [cut, other, pickled, nameless, gone, garbage])
 def test_what_is_damaged_in_the_cache_is_made_again(
     damage: Callable[[Path], None], spec: ModelSpec, cache: Path
 ) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from lance_align.encoders.engines.base import MIN_COSINE, EngineName, Features, Pixels, agreement, probe_pixels
 from lance_align.encoders.engines.store import cache_folder
@@ -26,7 +28,7 @@ from lance_align.spec import ModelSpec
 
 # Of one forward pass on one thread. Small pictures share one; of large ones a single picture fills the caches.
 PIXELS_PER_BATCH = 16 * 64 * 64
-_GRAPH, _PROBE = "image.xml", "probe.npy"
+_GRAPH, _PROBE, _FEATURES = "image.xml", "probe.safetensors", "features"
 
 
 class EngineError(Exception):
@@ -105,8 +107,8 @@ class GraphEngine:
         """Use the graph in the cache; False if there is none, or none that is right."""
         try:
             self._compile(self._openvino.Core().read_model(kept / _GRAPH))
-            return agreement(self(probe), np.load(kept / _PROBE, allow_pickle=False)) >= MIN_COSINE
-        except (OSError, RuntimeError, ValueError):
+            return agreement(self(probe), load_file(kept / _PROBE)[_FEATURES]) >= MIN_COSINE
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError):
             return False  # it is made again
 
     def _keep(self, kept: Path, graph: Any, reference: Features) -> None:
@@ -116,7 +118,7 @@ class GraphEngine:
             draft = Path(tempfile.mkdtemp(dir=kept.parent))
             try:
                 self._openvino.save_model(graph, draft / _GRAPH, compress_to_fp16=False)
-                np.save(draft / _PROBE, reference)
+                save_file({_FEATURES: reference}, draft / _PROBE)
                 shutil.rmtree(kept, ignore_errors=True)
                 draft.rename(kept)
             finally:
