@@ -38,8 +38,10 @@ class FakeEncoder(Encoder):
     Load it by name: ``lance_align.load_encoder("fake")``.
     """
 
-    def __init__(self, spec: ModelSpec = FAKE_SPEC, device: str = "cpu", engine: str = "auto") -> None:
-        del engine  # nothing to run
+    def __init__(
+        self, spec: ModelSpec = FAKE_SPEC, device: str = "cpu", engine: str = "auto", precision: str = "auto"
+    ) -> None:
+        del engine, precision  # nothing to run
         self.spec = spec
         self.device = device
 

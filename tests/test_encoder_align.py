@@ -25,6 +25,7 @@ from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.devices import full_precision
 from lance_align.encoders.engines.base import EngineName
 from lance_align.encoders.once import Once
+from lance_align.encoders.towers import TextTower
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.images import load, to_pixels
 from tests import align_models
@@ -325,3 +326,21 @@ def test_cuda_convolutions_keep_their_float32() -> None:
     assert torch.backends.cudnn.allow_tf32 == before
     with full_precision(torch.device("cpu")):
         assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_equal_captions_are_embedded_once() -> None:
+    encoder = AlignEncoder(resolve_spec("align-tiny"), BUNDLED / "align-tiny", device="cpu")
+    encoder.encode_texts(["loads the tower"])
+    rows: list[int] = []
+
+    def count(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, TextTower):
+            rows.append(len(inputs[0]))
+
+    texts = ["a cat", "a dog", "a cat", None, "a cat", "a dog"]
+    with torch.nn.modules.module.register_module_forward_pre_hook(count):
+        found = encoder.encode_texts(texts)
+    assert sum(rows) == 2
+    alone = encoder.encode_texts(["a cat", "a dog"]).vectors
+    np.testing.assert_allclose(found.vectors[[0, 1, 2, 4, 5]], alone[[0, 1, 0, 0, 1]], atol=1e-6)
+    assert found[3] is None

@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
-from lance_align import embed, load_encoder
+from lance_align import embed, load_encoder, verify
 from lance_align.encoders import resolve_spec
 from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.checkpoints import BUNDLED
-from lance_align.encoders.engines.base import MIN_COSINE, agreement, probe_pixels
+from lance_align.encoders.engines.base import MIN_COSINE, MIN_COSINE_BFLOAT16, agreement, probe_pixels
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.engines.graph import GraphEngine
 from lance_align.encoders.towers import VISION_PREFIX, VisionTower, load_vision_tower
@@ -26,6 +27,7 @@ from lance_align.encoders.weights import Weights
 from lance_align.errors import ArgumentError, MissingExtraError, ModelError
 from lance_align.spec import ModelSpec
 from tests.corpus import parquet, pictures
+from tests.pictures import scene
 
 DIRECTORY = BUNDLED / "align-tiny"
 CPU = torch.device("cpu")
@@ -82,7 +84,7 @@ def test_both_give_the_plain_towers_vectors(number: int, spec: ModelSpec, cache:
     with torch.inference_mode():
         expected = plain(spec)(torch.tensor(pixels)).numpy()
     for name in ("torch", "openvino"):
-        engine = image_engine(spec, lambda: plain(spec), engine=name, device=CPU, batch_size=None)
+        engine = image_engine(spec, lambda: plain(spec), engine=name, device=CPU, dtype=torch.float32, batch_size=None)
         assert engine.name == name
         found = engine(pixels)
         assert found.shape == expected.shape
@@ -158,11 +160,13 @@ def test_a_cache_that_cannot_be_written_costs_time_only(spec: ModelSpec, monkeyp
 
 def test_a_graph_that_is_wrong_gives_way_to_torch_and_says_so(spec: ModelSpec, cache: Path) -> None:
     with pytest.warns(RuntimeWarning, match=r"OpenVINO cannot run 'align-tiny' \(its vectors are off: cosine .*torch"):
-        engine = image_engine(spec, lambda: moody(spec), engine="auto", device=CPU, batch_size=None)
+        engine = image_engine(
+            spec, lambda: moody(spec), engine="auto", device=CPU, dtype=torch.float32, batch_size=None
+        )
     assert engine.name == "torch"
     assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE
     with pytest.raises(ModelError, match=r"OpenVINO cannot run 'align-tiny': its vectors are off.*engine='torch'"):
-        image_engine(spec, lambda: moody(spec), engine="openvino", device=CPU, batch_size=None)
+        image_engine(spec, lambda: moody(spec), engine="openvino", device=CPU, dtype=torch.float32, batch_size=None)
     assert not list(cache.rglob("*.xml"))
 
 
@@ -184,8 +188,76 @@ def test_auto_is_openvino_where_it_is_installed(spec: ModelSpec) -> None:
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="engine is 'onnx'; expected one of auto, torch, openvino"):
+    with pytest.raises(ArgumentError, match="engine is 'onnx'; expected one of auto, torch, compiled, openvino"):
         load_encoder("align-tiny", engine="onnx")  # type: ignore[arg-type]
+
+
+def test_bfloat16_is_another_precision_and_not_another_vector(spec: ModelSpec) -> None:
+    exact = AlignEncoder(spec, DIRECTORY, device="cpu")
+    rough = AlignEncoder(spec, DIRECTORY, device="cpu", precision="bfloat16")
+    pictures = [scene(90, 70, seed=seed) for seed in range(20)]
+    texts = ["a red car", "two dogs under a tree", "house"]
+    for found, expected in (
+        (rough.encode_images(pictures), exact.encode_images(pictures)),
+        (rough.encode_texts(texts), exact.encode_texts(texts)),
+    ):
+        assert found.vectors.dtype == np.float32
+        assert MIN_COSINE_BFLOAT16 < agreement(found.vectors, expected.vectors) < 0.99999
+    assert rough.image_engine == "torch"
+
+
+def test_a_tower_that_bfloat16_spoils_stays_in_float32(spec: ModelSpec) -> None:
+    """One channel of the first layer is made so large that the others drown in its rounding."""
+
+    def load() -> VisionTower:
+        tower = plain(spec)
+        stem = tower.vision_model.embeddings.batchnorm
+        stem.bias.add_(1000.0)
+        return tower
+
+    with pytest.warns(RuntimeWarning, match=r"'align-tiny' gives other vectors in bfloat16 .*it runs as it is"):
+        engine = image_engine(spec, load, engine="torch", device=CPU, dtype=torch.bfloat16, batch_size=None)
+    probe = probe_pixels(spec.image)
+    with torch.inference_mode():
+        np.testing.assert_allclose(engine(probe), load()(torch.tensor(probe)).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_precisions_and_engines_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="precision is 'int8'; expected one of auto, float32, bfloat16"):
+        load_encoder("align-tiny", precision="int8")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="'openvino' computes in float32, not in bfloat16; use engine='torch'"):
+        load_encoder("align-tiny", device="cpu", engine="openvino", precision="bfloat16")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_job_in_bfloat16_passes_verification_in_float32(tmp_path: Path) -> None:
+    source = parquet(pictures(12), tmp_path / "in.parquet")
+    report = embed(source, db=tmp_path / "db", table="t", precision="bfloat16", progress=False)
+    assert report.embedded == 12
+    table = lancedb.connect(tmp_path / "db").open_table("t")
+    assert verify(table, device="cpu").ok
+    exact = load_encoder("align-tiny", device="cpu", engine="torch")
+    rows = table.search().limit(100).to_list()
+    expected = exact.encode_images([row["image"] for row in rows]).vectors
+    assert agreement(np.array([row["vector"] for row in rows], np.float32), expected) < 0.99999  # it was bfloat16
+
+
+@pytest.mark.slow
+def test_a_compiled_tower_gives_the_plain_towers_vectors(spec: ModelSpec) -> None:
+    """Minutes on a CPU; rows that do not fill a batch are filled up."""
+    pytest.importorskip("torch._inductor")
+    encoder = AlignEncoder(spec, DIRECTORY, device="cpu", engine="compiled", batch_size=4)
+    pixels = np.concatenate([probe_pixels(spec.image)] * 2)
+    assert encoder.image_engine == "compiled"
+    with torch.inference_mode():
+        expected = plain(spec)(torch.tensor(pixels)).numpy()
+    assert agreement(encoder.encode_pixels(pixels), expected) > MIN_COSINE
+
+
+def test_a_tower_that_cannot_be_compiled_is_an_error(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: int)  # called with pixels it raises, as a compiler would
+    with pytest.raises(ModelError, match=r"torch cannot compile 'align-tiny' .*use engine='torch'"):
+        image_engine(spec, lambda: plain(spec), engine="compiled", device=CPU, dtype=torch.float32, batch_size=None)
 
 
 def test_rows_without_a_direction_do_not_count() -> None:

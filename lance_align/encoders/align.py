@@ -13,7 +13,7 @@ from torch import nn
 from lance_align import images as image_door
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, text_reason
 from lance_align.encoders.checkpoints import align_config, read_json
-from lance_align.encoders.devices import full_precision, resolve_device
+from lance_align.encoders.devices import Precision, check_precision, full_precision, resolve_device, resolve_dtype
 from lance_align.encoders.engines.base import Engine, EngineName, check_engine
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.fingerprint import fingerprint
@@ -41,13 +41,14 @@ TEXTS_PER_CHUNK = 4096
 
 
 class AlignEncoder(Encoder):
-    """An ALIGN checkpoint in float32. `load_encoder` makes them; the arguments are not checked against each other here.
+    """An ALIGN checkpoint. `load_encoder` makes them; the arguments are not checked against each other here.
 
     Args:
         spec: what `resolve_spec` says of the directory.
         directory: config.json, model.safetensors, tokenizer and image processor configuration.
         device: as in `load_encoder`.
         engine: as in `load_encoder`.
+        precision: as in `load_encoder`.
         batch_size: most images, and most texts of the longest kind, in one forward pass; by default bounded by memory.
 
     Raises:
@@ -61,6 +62,7 @@ class AlignEncoder(Encoder):
         *,
         device: str = "auto",
         engine: EngineName = "auto",
+        precision: Precision = "auto",
         batch_size: int | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
@@ -68,8 +70,12 @@ class AlignEncoder(Encoder):
         self.spec = spec
         self.device = resolve_device(device)
         check_engine(engine)
+        check_precision(precision)
+        self._dtype = resolve_dtype(precision, self.device)
         if engine == "openvino" and self.device.type != "cpu":
             raise ArgumentError(f"engine 'openvino' runs on the CPU, not on {self.device}; use engine='torch'")
+        if engine == "openvino" and self._dtype != torch.float32:
+            raise ArgumentError(f"engine 'openvino' computes in float32, not in {precision}; use engine='torch'")
         self._engine, self._batch_size = engine, batch_size
         self._directory = directory
         self._config = align_config(read_json(directory / "config.json"), where=str(directory / "config.json"))
@@ -138,18 +144,27 @@ class AlignEncoder(Encoder):
         return _normalise(self._vision()(pixels))
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
-        """See `Encoder.encode_texts`; texts of similar length share a forward pass, which no vector depends on."""
+        """See `Encoder.encode_texts`; equal texts are embedded once.
+
+        Texts of similar length share a forward pass, which no vector depends on.
+        """
         reasons = [text_reason(text) for text in texts]
-        rows = [row for row, reason in enumerate(reasons) if reason is None]
+        good = [row for row, reason in enumerate(reasons) if reason is None]
+        places: dict[str, int] = {}
+        which = [places.setdefault(str(texts[row]), len(places)) for row in good]
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
-        for start in range(0, len(rows), TEXTS_PER_CHUNK):
-            chunk = np.array(rows[start : start + TEXTS_PER_CHUNK])
-            ids = self._tokens().ids([str(texts[row]) for row in chunk])
+        vectors[good] = self._distinct(list(places))[which]
+        return _embeddings(vectors, reasons)
+
+    def _distinct(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
+        for start in range(0, len(texts), TEXTS_PER_CHUNK):
+            ids = self._tokens().ids(texts[start : start + TEXTS_PER_CHUNK])
             for positions, padded, mask in batches_by_length(
                 ids, pad_id=self._tokens().pad_id, tokens_per_batch=self._tokens_per_batch
             ):
-                vectors[chunk[positions]] = _embed(self._text(), self.device, padded, mask)
-        return _embeddings(vectors, reasons)
+                vectors[start + np.array(positions)] = _embed(self._text(), self.device, padded, mask)
+        return vectors
 
     def _load_vision(self) -> Engine:
         self._check_unchanged()
@@ -157,11 +172,18 @@ class AlignEncoder(Encoder):
         def load() -> VisionTower:
             return load_vision_tower(self._config, self.spec.image, self._weights, self.device)
 
-        return image_engine(self.spec, load, engine=self._engine, device=self.device, batch_size=self._batch_size)
+        return image_engine(
+            self.spec,
+            load,
+            engine=self._engine,
+            device=self.device,
+            dtype=self._dtype,
+            batch_size=self._batch_size,
+        )
 
     def _load_text(self) -> TextTower:
         self._check_unchanged()
-        return load_text_tower(self._config, self._weights, self.device)
+        return load_text_tower(self._config, self._weights, self.device).to(self._dtype)
 
     def _check_unchanged(self) -> None:
         """A tower may be loaded long after the spec was read; a trainer may have written new weights since."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lance_align.encoders.base import Encoder
 from lance_align.encoders.checkpoints import Located, locate
-from lance_align.encoders.devices import resolve_device
-from lance_align.encoders.engines.base import EngineName
+from lance_align.encoders.devices import Precision, check_precision, resolve_device
+from lance_align.encoders.engines.base import EngineName, check_engine
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
 
@@ -21,7 +21,7 @@ FAMILIES: Mapping[str, str] = {
 }
 
 _lock = threading.Lock()
-_encoders: dict[tuple[ModelSpec, str, EngineName], Encoder] = {}
+_encoders: dict[tuple[ModelSpec, str, EngineName, Precision], Encoder] = {}
 
 
 def load_encoder(
@@ -30,8 +30,9 @@ def load_encoder(
     revision: str | None = None,
     device: str = "auto",
     engine: EngineName = "auto",
+    precision: Precision = "auto",
 ) -> Encoder:
-    """The encoder of a model on a device; the same object for the same spec, device and engine in this process.
+    """The encoder of a model on a device; the same object for the same arguments in this process.
 
     Towers are loaded when they are first used. Safe to call from several threads.
 
@@ -40,8 +41,11 @@ def load_encoder(
         revision: of a hub model given by name.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         engine: what runs the image tower: ``"torch"``, ``"openvino"`` (on the CPU), or ``"auto"``, which is OpenVINO on
-            an x86 CPU where it is installed, else torch. All give the same vectors (cosine 0.9999 or more, checked as a
+            an x86 CPU where it is installed, else torch. ``"compiled"`` is torch with kernels made for this tower,
+            which takes a minute: for long jobs on a GPU. All give the same vectors (cosine 0.9999 or more, checked as a
             tower is loaded). What OpenVINO compiles is kept in ~/.cache/lance_align, or where LANCE_ALIGN_CACHE says.
+        precision: ``"float32"``, ``"bfloat16"`` (cosine 0.999 or more to the first, checked), or ``"auto"``, which is
+            bfloat16 on a GPU that computes in it.
 
     Raises:
         ModelError: as `resolve_spec`, or the checkpoint found is not the one that the spec describes.
@@ -50,13 +54,15 @@ def load_encoder(
     """
     if isinstance(model, ModelSpec) and revision is not None:
         raise ModelError(f"revision {revision!r} given beside a spec, which has its own ({model.revision!r})")
+    check_engine(engine)
+    check_precision(precision)
     with _lock:
         if isinstance(model, ModelSpec):
-            place = _place(model.family, device)
-            return _encoders.get((model, place, engine)) or _add(_verified(model), place, engine)
+            how = (_place(model.family, device), engine, precision)
+            return _encoders.get((model, *how)) or _add(_verified(model), *how)
         located = locate(model, revision=revision)
-        place = _place(located.spec.family, device)
-        return _encoders.get((located.spec, place, engine)) or _add(located, place, engine)
+        how = (_place(located.spec.family, device), engine, precision)
+        return _encoders.get((located.spec, *how)) or _add(located, *how)
 
 
 def _place(family: str, device: str) -> str:
@@ -79,10 +85,10 @@ def _verified(spec: ModelSpec) -> Located:
     return located
 
 
-def _add(located: Located, place: str, engine: EngineName) -> Encoder:
+def _add(located: Located, place: str, engine: EngineName, precision: Precision) -> Encoder:
     module, _, name = FAMILIES[located.spec.family].partition(":")
     family = getattr(importlib.import_module(module), name)
     files = () if located.directory is None else (located.directory,)
-    encoder: Encoder = family(located.spec, *files, device=place, engine=engine)
-    _encoders[located.spec, place, engine] = encoder
+    encoder: Encoder = family(located.spec, *files, device=place, engine=engine, precision=precision)
+    _encoders[located.spec, place, engine, precision] = encoder
     return encoder

@@ -1,16 +1,19 @@
-"""The name of a device to a torch device that this machine has, and float32 that stays float32 on it."""
+"""Names of devices and precisions to torch's own, and float32 that stays float32."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lance_align.errors import ArgumentError
 
 if TYPE_CHECKING:
     import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _flags_lock = threading.Lock()
 
@@ -38,6 +41,26 @@ def resolve_device(device: str) -> torch.device:
             f"device {device!r} cannot be used here ({reason}); expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"
         ) from error
     return found
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what is no precision.
+
+    Raises:
+        ArgumentError: says which there are.
+    """
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+
+
+def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """``"auto"`` is bfloat16 on GPUs that compute in it, as ALIGN was trained, else float32."""
+    import torch
+
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 @contextmanager

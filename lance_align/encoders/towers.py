@@ -37,6 +37,9 @@ _BERT_FIELDS = (
 class VisionTower(nn.Module):
     """uint8 pixels ``(n, height, width, 3)`` to features ``(n, dim) float32``."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, config: Any, image: ImageSpec) -> None:
         from transformers import AlignVisionModel
 
@@ -46,16 +49,23 @@ class VisionTower(nn.Module):
             raise ModelError(f"pooling_type {config.pooling_type!r} is not known; expected 'mean' or 'max'")
         self.pool_max = config.pooling_type == "max"
         self.image = image
-        self.memory_format = torch.contiguous_format
+        self._dtype, self._memory_format = torch.float32, torch.contiguous_format
+        self.register_buffer("scale", torch.tensor(image.scale), persistent=False)
+        self.register_buffer("shift", torch.tensor(image.shift), persistent=False)
+
+    def use(self, *, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+        """Compute in a type and an order of memory; pixels are scaled, and features averaged, in float32."""
+        self._dtype, self._memory_format = dtype, memory_format
+        loose: Any = self.vision_model  # torch's annotations leave memory_format out
+        loose.to(dtype=dtype, memory_format=memory_format)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        scale = torch.tensor(self.image.scale, dtype=torch.float32, device=pixels.device)
-        shift = torch.tensor(self.image.shift, dtype=torch.float32, device=pixels.device)
-        scaled = torch.addcmul(shift, pixels.to(torch.float32), scale).permute(0, 3, 1, 2)
-        scaled = scaled.contiguous(memory_format=self.memory_format)
+        scaled = torch.addcmul(self.shift, pixels.to(torch.float32), self.scale).permute(0, 3, 1, 2)
+        scaled = scaled.to(self._dtype).contiguous(memory_format=self._memory_format)
         # Past the checkpoint's own pooler: AvgPool2d over a kernel larger than the map is refused by ONNX and OpenVINO,
         # and equals a mean over the map (to 6e-6).
         features: torch.Tensor = self.vision_model.encoder(self.vision_model.embeddings(scaled)).last_hidden_state
+        features = features.to(torch.float32)
         return features.amax((2, 3)) if self.pool_max else features.mean((2, 3))
 
 
@@ -75,7 +85,7 @@ class TextTower(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         states = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         features: torch.Tensor = self.text_projection(states[:, 0])
-        return features
+        return features.to(torch.float32)
 
 
 def load_vision_tower(config: Any, image: ImageSpec, weights: Weights, device: torch.device) -> VisionTower:
@@ -94,6 +104,8 @@ def load_vision_tower(config: Any, image: ImageSpec, weights: Weights, device: t
     if last != config.projection_dim:
         raise ModelError(f"the image tower ends in {last} channels but projection_dim is {config.projection_dim}")
     tower.to_empty(device="cpu")
+    tower.scale.copy_(torch.tensor(image.scale))  # not part of a checkpoint, so undefined until here
+    tower.shift.copy_(torch.tensor(image.shift))
     weights.fill(tower)
     return tower.eval().requires_grad_(False).to(device)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import is_allowed, resolve_spec
+from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.engines.base import EngineName, check_engine
 from lance_align.errors import ArgumentError, JobError, ModelError
 from lance_align.fetching import FetchPolicy, fetch_policy
@@ -50,6 +51,7 @@ def backfill(
     actors: int | None = None,
     device: str = "auto",
     engine: EngineName = "auto",
+    precision: Precision = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -85,7 +87,9 @@ def backfill(
         block_rows: rows embedded at once; by default 1,024, or 128 for large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
         device: where the model runs: auto, cpu, cuda.
-        engine: what runs the image tower on a CPU: OpenVINO, torch, or by itself OpenVINO where it is installed.
+        engine: what runs the image tower: openvino (on a CPU), torch, compiled (torch, after a minute of compiling: for
+            long jobs on GPUs); by default OpenVINO on CPUs where it is installed, else torch.
+        precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
@@ -113,6 +117,7 @@ def backfill(
         stall_seconds=stall_seconds,
     )
     check_engine(engine)
+    check_precision(precision)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     filler = Filler(location.uri, vector, storage_options=location.storage_options)
     spec = _trusted(filler)
@@ -140,6 +145,7 @@ def backfill(
                 stall_seconds=stall_seconds,
                 device=device,
                 engine=engine,
+                precision=precision,
             ),
         )
         report = job.run(started_at=started_at, progress=progress, log_file=log_file)

@@ -17,6 +17,7 @@ import ray
 import ray.data  # sets its loggers up
 from ray._private import ray_logging
 
+from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import EngineName
 from lance_align.errors import JobError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
@@ -46,6 +47,7 @@ class Shape:
         stall_seconds: after so long without progress a worker ends itself, and its work is tried again elsewhere.
         device: where the model runs; see `load_encoder`.
         engine: what runs its image tower; see `load_encoder`.
+        precision: what it computes in; see `load_encoder`.
     """
 
     actors: int
@@ -57,6 +59,7 @@ class Shape:
     stall_seconds: float = DEFAULT_STALL_SECONDS
     device: str = "auto"
     engine: EngineName = "auto"
+    precision: Precision = "auto"
 
 
 @contextlib.contextmanager
@@ -163,13 +166,14 @@ def shape(
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     device: str = "auto",
     engine: EngineName = "auto",
+    precision: Precision = "auto",
 ) -> Shape:
     """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
         actors: None for the rule above.
         block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
-        stall_seconds, device, engine: see `Shape`.
+        stall_seconds, device, engine, precision: see `Shape`.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
@@ -189,6 +193,7 @@ def shape(
             stall_seconds=stall_seconds,
             device=device,
             engine=engine,
+            precision=precision,
         )
     actors = actors or max(1, cpus // (2 * CPUS_PER_ACTOR))
     used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
@@ -204,4 +209,5 @@ def shape(
         stall_seconds=stall_seconds,
         device=device,
         engine=engine,
+        precision=precision,
     )

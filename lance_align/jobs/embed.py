@@ -12,6 +12,7 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import allow_models, resolve_spec
+from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.engines.base import EngineName, check_engine
 from lance_align.errors import ArgumentError, JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
@@ -67,6 +68,7 @@ def embed(
     actors: int | None = None,
     device: str = "auto",
     engine: EngineName = "auto",
+    precision: Precision = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -112,7 +114,9 @@ def embed(
         block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
         device: where the model runs: auto, cpu, cuda.
-        engine: what runs the image tower on a CPU: OpenVINO, torch, or by itself OpenVINO where it is installed.
+        engine: what runs the image tower: openvino (on a CPU), torch, compiled (torch, after a minute of compiling: for
+            long jobs on GPUs); by default OpenVINO on CPUs where it is installed, else torch.
+        precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
@@ -147,6 +151,7 @@ def embed(
         stall_seconds=stall_seconds,
     )
     check_engine(engine)
+    check_precision(precision)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     named = [column for column in (image, text, id) if column is not None]
     rows = open_source(
@@ -185,6 +190,7 @@ def embed(
                 stall_seconds=stall_seconds,
                 device=device,
                 engine=engine,
+                precision=precision,
             ),
             policy=policy,
         )

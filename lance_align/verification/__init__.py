@@ -38,7 +38,7 @@ def verify(
     Every row: ids are there and distinct, vectors are finite and have norm 1 within 0.001, a vector is null where and
     only where there is a reason, and vectors have the checksum they were written with, so that one flipped bit is
     found. Every column is read except pictures. Every file of the version exists. The metadata names the model that
-    is found here. Some rows are embedded again from what the table stores: cosine above 0.9999.
+    is found here. Some rows are embedded again from what the table stores: cosine above 0.998.
 
     Not found: a flipped byte in an id, or in the picture or a text of a row outside the sample, as long as it can be
     read.

@@ -22,7 +22,9 @@ from lance_align.verification.findings import Collector
 from lance_align.verification.metadata import VectorColumn
 from lance_align.verification.reading import attempt
 
-MIN_COSINE = 0.9999  # the same model in another precision or on another device stays above (float32: 0.99999)
+# The same model in another precision or on another device stays above: 0.99999 in float32, 0.999 in bfloat16, and a
+# table may be of one and the machine that verifies it of another.
+MIN_COSINE = 0.998
 TAKE_ROWS = 8  # pictures held at once
 
 

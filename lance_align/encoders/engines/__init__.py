@@ -2,7 +2,8 @@
 
 base       the contract
 choice     which one, and the check against the plain tower before it is used
-eager      torch, with the normalisation layers folded away
+module     torch, with the normalisation layers folded away, eager or compiled
+staging    batches on their way to a GPU
 graph      OpenVINO: a compiled graph, kept on disk between processes
 store      where it is kept
 """

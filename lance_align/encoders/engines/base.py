@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lance_align.errors import ArgumentError, MissingExtraError
 from lance_align.spec import ImageSpec
 
-EngineName = Literal["auto", "torch", "openvino"]
+EngineName = Literal["auto", "torch", "compiled", "openvino"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 Pixels: TypeAlias = NDArray[np.uint8]  # (n, height, width, 3)
@@ -21,6 +21,8 @@ Features: TypeAlias = NDArray[np.float32]  # (n, dim), not normalised
 # Vectors of an engine against those of the plain tower: float32 in another order of additions stays above 0.999999 on
 # trained weights; a graph that is wrong somewhere falls far below.
 MIN_COSINE = 0.9999
+# The same in bfloat16, whose mantissa has 8 bits.
+MIN_COSINE_BFLOAT16 = 0.999
 
 
 def is_openvino_installed() -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from lance_align.encoders.engines.base import (
     MIN_COSINE,
+    MIN_COSINE_BFLOAT16,
     Engine,
     EngineName,
     Features,
@@ -16,8 +17,8 @@ from lance_align.encoders.engines.base import (
     is_openvino_installed,
     probe_pixels,
 )
-from lance_align.encoders.engines.eager import EagerEngine, prepare
 from lance_align.encoders.engines.graph import EngineError, GraphEngine
+from lance_align.encoders.engines.module import ModuleEngine, prepare
 from lance_align.encoders.towers import VisionTower
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
@@ -29,6 +30,7 @@ def image_engine(
     *,
     engine: EngineName,
     device: torch.device,
+    dtype: torch.dtype,
     batch_size: int | None,
 ) -> Engine:
     """The engine of an image tower.
@@ -41,36 +43,42 @@ def image_engine(
         load: makes the plain tower, in eval mode, on the device.
         engine: which.
         device: where.
+        dtype: torch.float32 or torch.bfloat16; OpenVINO computes in the first only.
         batch_size: most images of a forward pass of torch; None for what fits.
 
     Raises:
-        ModelError: the tower cannot be loaded, or OpenVINO was asked for by name and cannot run it.
+        ModelError: the tower cannot be loaded, or an engine was asked for by name and cannot run it.
     """
-    if engine == "openvino" or (engine == "auto" and device.type == "cpu" and is_openvino_installed()):
+    fits = device.type == "cpu" and dtype == torch.float32 and is_openvino_installed()
+    if engine == "openvino" or (engine == "auto" and fits):
         try:
             return GraphEngine(spec, load, threads=torch.get_num_threads())
         except EngineError as error:
             if engine == "openvino":
                 raise ModelError(f"OpenVINO cannot run {spec.name!r}: {error}; use engine='torch'") from error
             warnings.warn(f"OpenVINO cannot run {spec.name!r} ({error}); torch does", RuntimeWarning, stacklevel=2)
-    return _eager(spec, load, device=device, batch_size=batch_size)
-
-
-def _eager(
-    spec: ModelSpec, load: Callable[[], VisionTower], *, device: torch.device, batch_size: int | None
-) -> EagerEngine:
     tower = load()
-    made = EagerEngine(tower, device, batch_size=batch_size)
     probe = probe_pixels(spec.image)
-    reference: Features = made(probe)
-    prepare(tower, device)
-    found = agreement(made(probe), reference)
-    if found >= MIN_COSINE:
+    plain = ModuleEngine(tower, device, batch_size=batch_size)
+    reference: Features = plain(probe)
+    prepare(tower, device, dtype)
+    made = ModuleEngine(tower, device, batch_size=batch_size, compiled=engine == "compiled")
+    try:
+        found = agreement(made(probe), reference)
+    except Exception as error:  # no compiler, and much else that Inductor raises
+        if engine != "compiled":
+            raise
+        raise ModelError(f"torch cannot compile {spec.name!r} ({_last_line(error)}); use engine='torch'") from error
+    if found >= (MIN_COSINE if dtype == torch.float32 else MIN_COSINE_BFLOAT16):
         return made
     warnings.warn(
-        f"{spec.name!r} gives other vectors with its normalisation folded (cosine {found:.6f}); it runs as it is, "
-        "which is slower",
+        f"{spec.name!r} gives other vectors in {str(dtype).removeprefix('torch.')} with its normalisation folded "
+        f"(cosine {found:.6f}); it runs as it is, which is slower",
         RuntimeWarning,
-        stacklevel=3,
+        stacklevel=2,
     )
-    return EagerEngine(load(), device, batch_size=batch_size)
+    return ModuleEngine(load(), device, batch_size=batch_size)
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -57,7 +57,7 @@ class Target:
 
 def worker_encoder(spec: ModelSpec, shape: Shape) -> Encoder:
     """The encoder of a pool actor; its towers are loaded with the first block, and take the threads from here."""
-    encoder = load_encoder(spec, device=shape.device, engine=shape.engine)
+    encoder = load_encoder(spec, device=shape.device, engine=shape.engine, precision=shape.precision)
     if "torch" in sys.modules:  # the fake does without
         sys.modules["torch"].set_num_threads(shape.threads)
     return encoder
