@@ -65,6 +65,8 @@ def embed(
     commit_seconds: float = 60.0,
     block_rows: int | None = None,
     actors: int | None = None,
+    readers: int | None = None,
+    threads: int | None = None,
     device: str = "auto",
     engine: EngineName = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
@@ -111,6 +113,8 @@ def embed(
         commit_seconds: seconds after which one is made.
         block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
+        readers: tasks that read and decode at once, each on a CPU; by default the CPUs that the actors leave.
+        threads: of each actor's model on a CPU; by default four, or what there is for each.
         device: where the model runs: auto, cpu, cuda.
         engine: what runs the image tower on a CPU: OpenVINO, torch, or by itself OpenVINO where it is installed.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
@@ -144,6 +148,8 @@ def embed(
         commit_seconds=commit_seconds,
         block_rows=block_rows,
         actors=actors,
+        readers=readers,
+        threads=threads,
         stall_seconds=stall_seconds,
     )
     check_engine(engine)
@@ -181,6 +187,8 @@ def embed(
             shape=shape(
                 spec,
                 actors=actors,
+                readers=readers,
+                threads=threads,
                 block_rows=block_rows,
                 stall_seconds=stall_seconds,
                 device=device,
