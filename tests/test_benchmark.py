@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
+from lance_align.benchmarks.jobs import job_lines
 from lance_align.benchmarks.measuring import Contender, side_by_side
+from lance_align.benchmarks.processes import measure
 from lance_align.benchmarks.weights import build_model
+from lance_align.encoders.checkpoints import BUNDLED
+from lance_align.errors import JobError
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
@@ -47,6 +51,53 @@ def test_every_way_is_measured_and_gives_the_references_vectors(tmp_path: Path) 
         assert 0 < line["low"] <= line["median"] <= line["high"]
     assert [line["ratio"] for line in lines if line["name"].startswith("ours, openvino")] == [1.0]
     assert "images/s" in done.stdout
+
+
+def test_whole_jobs_give_the_loops_vectors(tmp_path: Path) -> None:
+    model = save_checkpoint(
+        build_model(small_config(), seed=0, warm_up=32), tmp_path / "model", preprocessor=SMALL_PREPROCESSOR
+    )
+    notes: list[str] = []
+    pictures = scene_pictures(3, size_px=80)
+    found = list(job_lines(model, pictures, 5, rounds=1, daft_python=Path(sys.executable), note=notes.append))
+    alone = {line.name for line in found if np.isnan(line.ratio)}
+    assert alone >= {"encoder, openvino", "ideal, openvino", "decoder, torch, one core"}
+    whole = [line for line in found if not np.isnan(line.ratio)]
+    assert [line.name for line in whole] == [
+        "ours, openvino",
+        "ours, torch",
+        "Ray Data, map_batches",
+        "loop, table.add",
+    ]
+    assert all(line.min_cosine > 0.9999 for line in whole), whole
+    assert all(line.notes["start s"] > 0 for line in whole)
+    assert all(line.notes["percent of ideal"] > 0 for line in whole[:2])
+    (note,) = notes  # what cannot run is left out, and said
+    assert "Daft embed_image: daft_embed.py failed: ModuleNotFoundError" in note
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_job_grows(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("--parts", "growth", "--rows", 40, "--model", BUNDLED / "align-tiny", "--json", figures)
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(figures.read_text())
+    assert [(line["part"], line["name"]) for line in lines] == [("growth, texts", "40"), ("growth, pictures", "40")]
+    for line in lines:
+        notes = line["notes"]
+        assert 0 < notes["first commit s"] < notes["all s"]
+        assert min(notes["driver MiB"], notes["ledger MiB"], notes["worker MiB"]) > 10
+        assert 0 < notes["table MB"] < 1
+
+
+def test_a_program_is_measured_with_what_it_starts() -> None:
+    burn = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print('done')"
+    used = measure([sys.executable, "-c", code], timeout_s=60)
+    assert used.output == "done\n"
+    assert sys.platform != "linux" or 0.2 < used.cpu_s < used.wall_s * 2
+    with pytest.raises(JobError, match="failed: no"):
+        measure([sys.executable, "-c", "raise SystemExit('no')"], timeout_s=60)
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

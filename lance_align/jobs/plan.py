@@ -100,7 +100,7 @@ def grouped(splits: Mapping[int, Split], *, rows: int, at_least: int) -> Iterato
             yield held
             held, count = {}, 0
         held[number] = split
-        count += rows if split.rows is None else split.rows
+        count += rows + 1 if split.rows is None else split.rows
     if held:
         yield held
 
