@@ -27,7 +27,7 @@ from rich.table import Table
 from lance_align import LanceAlignError, __version__
 from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
-from lance_align.benchmarks.jobs import job_lines
+from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import save_base_checkpoint
@@ -85,7 +85,8 @@ def benchmark(
     if "job" in parts:
         drawn = scene_pictures(min(job_rows, 96), size_px=640)
         for checkpoint, number in ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows)):
-            lines += job_lines(checkpoint, drawn, number, rounds=rounds, daft_python=daft_python, note=console.print)
+            contenders = ways(daft_python=daft_python)
+            lines += job_lines(checkpoint, drawn, number, rounds=rounds, contenders=contenders, note=console.print)
     if "growth" in parts:
         lines += growth_lines(rows)
     wide.print(_table(lines))
@@ -103,7 +104,7 @@ def _measure(parts: Sequence[Part], directory: Path, *, rounds: int, pictures: i
 def _table(lines: Sequence[Line]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("part", "way", "median", "range", "ratio", "min cosine", "mean cosine", ""):
-        table.add_column(name, justify="left" if name in ("part", "way", "") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("part", "way", "") else "right", no_wrap=name != "")
     for line in lines:
         figures = (
             (line.ratio, f"{line.ratio:.2f}"),

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,14 +27,16 @@ PICTURE_PX = 96
 DISTINCT_PICTURES = 256
 NAN = float("nan")
 
+Kind = Literal["texts", "pictures"]
 
-def growth_lines(sizes: Sequence[int]) -> Iterator[Line]:
+
+def growth_lines(sizes: Sequence[int], *, kinds: Sequence[Kind] = ("texts", "pictures")) -> Iterator[Line]:
     """A line for each size and kind of rows; ratios are to the smallest size.
 
     Notes: seconds of the whole run, to the first version with rows, of all commits, and of the same command again,
     which finds every row done; the table's MB (10^6 bytes); peak MiB of the driver, the ledger and the largest worker.
     """
-    for kind in ("texts", "pictures"):
+    for kind in kinds:
         first: float | None = None
         for rows in sorted(sizes):
             if kind == "pictures" and rows > PICTURES_UP_TO:
@@ -45,7 +47,7 @@ def growth_lines(sizes: Sequence[int]) -> Iterator[Line]:
             yield dataclasses.replace(line, ratio=line.median / first)
 
 
-def _grown(kind: str, rows: int, place: Path) -> Line:
+def _grown(kind: Kind, rows: int, place: Path) -> Line:
     source = place / "in.parquet"
     _write(source, kind, rows)
     versions = _Versions(place / "db" / f"{TABLE}.lance" / "_versions")
@@ -91,7 +93,7 @@ class _Versions:
             self.first_s = time.perf_counter() - self._began
 
 
-def _run(source: Path, place: Path, kind: str, versions: _Versions | None) -> tuple[Usage, dict[str, Any]]:
+def _run(source: Path, place: Path, kind: Kind, versions: _Versions | None) -> tuple[Usage, dict[str, Any]]:
     options = json.dumps({"embed": "text" if kind == "texts" else "image"})
     command = [sys.executable, str(WAYS / "ours.py"), str(source), "fake", str(place / "db"), options]
     used = measure(command, timeout_s=TIMEOUT_S, look=versions.look if versions else lambda: None)
@@ -99,7 +101,7 @@ def _run(source: Path, place: Path, kind: str, versions: _Versions | None) -> tu
     return used, report
 
 
-def _write(path: Path, kind: str, rows: int) -> None:
+def _write(path: Path, kind: Kind, rows: int) -> None:
     """Ids and captions, all different, and pictures, some of them alike; a group at a time."""
     data = _pictures() if kind == "pictures" else [b""]
     types: dict[str, pa.DataType] = {"id": pa.string(), "caption": pa.string()}

@@ -84,7 +84,7 @@ def job_lines(
     rows: int,
     *,
     rounds: int,
-    daft_python: Path | None,
+    contenders: Sequence[Way],
     note: Callable[[str], None],
 ) -> Iterator[Line]:
     """Lines of the encoder alone, the decoder alone, what both together could reach, and every way.
@@ -93,11 +93,11 @@ def job_lines(
         model: the checkpoint directory.
         pictures: used over and over until there are `rows`.
         rows: more than one.
+        contenders: as `ways` gives them: ours first; vectors are compared with the last one's.
         note: told in a line what could not be run, and why.
     """
     part = f"job, {model.name}"
     data = [_jpeg(picture) for picture in pictures]
-    contenders = ways(daft_python=daft_python)
     alone = [line for way in contenders if way.name.startswith(OURS) for line in _alone(part, way, model, data)]
     runs: dict[str, list[tuple[Usage, Usage]]] = {way.name: [] for way in contenders}
     vectors: dict[str, NDArray[np.float64]] = {}
