@@ -6,6 +6,7 @@ to those of transformers.
 
     python pipelines/benchmark.py
     python pipelines/benchmark.py --parts image --rounds 7 --json benchmark.json
+    python pipelines/benchmark.py --parts growth --rows 1000 --rows 1000000
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,13 +25,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lance_align import LanceAlignError, __version__
+from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
+from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import save_base_checkpoint
+from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
 
-Part = Literal["image", "text"]
+Part = Literal["image", "text", "job", "growth"]
 WIDTH = 170  # of the table, in characters
 
 app = App(
@@ -48,21 +53,27 @@ def benchmark(
     rounds: int = 5,
     pictures: int = 32,
     captions: int = 256,
+    job_rows: int = 96,
+    daft_python: Path | None = None,
+    rows: Sequence[int] = (1_000, 10_000, 100_000),
     model: Path | None = None,
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     """Print a table of what was measured, and write it as JSON if asked.
 
     Args:
-        parts: what to measure.
+        parts: what to measure: towers (image, text), whole jobs, and how a job grows with its rows.
         rounds: measured rounds, after one that is not.
         pictures: how many, of 640 pixels a side.
         captions: how many of each kind.
+        job_rows: pictures of a whole job, JPEGs of 640 pixels a side; align-tiny does twenty times as many.
+        daft_python: an interpreter that has Daft installed, to measure it too.
+        rows: sizes of the jobs that grow; a million take minutes.
         model: an ALIGN checkpoint directory; by default one of align-base's configuration is made, and kept in the
             directory for temporary files.
         json_path: a file for the figures.
     """
-    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions}.items():
+    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "rows": min(rows)}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
     directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
@@ -70,8 +81,14 @@ def benchmark(
     console = Console()
     wide = Console(width=max(console.width, WIDTH))
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
-    for line in _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions):
-        lines.append(line)
+    lines += _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions)
+    if "job" in parts:
+        drawn = scene_pictures(min(job_rows, 96), size_px=640)
+        for checkpoint, number in ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows)):
+            contenders = ways(daft_python=daft_python)
+            lines += job_lines(checkpoint, drawn, number, rounds=rounds, contenders=contenders, note=console.print)
+    if "growth" in parts:
+        lines += growth_lines(rows)
     wide.print(_table(lines))
     if json_path is not None:
         json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))
@@ -87,16 +104,19 @@ def _measure(parts: Sequence[Part], directory: Path, *, rounds: int, pictures: i
 def _table(lines: Sequence[Line]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("part", "way", "median", "range", "ratio", "min cosine", "mean cosine", ""):
-        table.add_column(name, justify="left" if name in ("part", "way", "") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("part", "way", "") else "right", no_wrap=name != "")
     for line in lines:
+        figures = (
+            (line.ratio, f"{line.ratio:.2f}"),
+            (line.min_cosine, f"{line.min_cosine:.6f}"),
+            (line.mean_cosine, f"{line.mean_cosine:.6f}"),
+        )
         table.add_row(
             line.part,
             line.name,
             f"{line.median:.2f} {line.unit}",
             f"{line.low:.2f}-{line.high:.2f}",
-            f"{line.ratio:.2f}",
-            f"{line.min_cosine:.6f}",
-            f"{line.mean_cosine:.6f}",
+            *("" if isnan(number) else text for number, text in figures),
             ", ".join(f"{name} {value:.1f}" for name, value in line.notes.items()),
         )
     return table

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
+from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Contender, side_by_side
+from lance_align.benchmarks.processes import measure
 from lance_align.benchmarks.weights import build_model
+from lance_align.errors import JobError
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
@@ -23,10 +27,14 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_every_way_is_measured_and_gives_the_references_vectors(tmp_path: Path) -> None:
-    model = save_checkpoint(
-        build_model(small_config(), seed=0, warm_up=32), tmp_path / "model", preprocessor=SMALL_PREPROCESSOR
-    )
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint that transformers loads too."""
+    place = tmp_path_factory.mktemp("benchmark") / "model"
+    return save_checkpoint(build_model(small_config(), seed=0, warm_up=32), place, preprocessor=SMALL_PREPROCESSOR)
+
+
+def test_every_way_is_measured_and_gives_the_references_vectors(model: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = run("--model", model, "--rounds", 2, "--pictures", 5, "--captions", 40, "--json", figures)
     assert done.returncode == 0, done.stderr
@@ -47,6 +55,53 @@ def test_every_way_is_measured_and_gives_the_references_vectors(tmp_path: Path) 
         assert 0 < line["low"] <= line["median"] <= line["high"]
     assert [line["ratio"] for line in lines if line["name"].startswith("ours, openvino")] == [1.0]
     assert "images/s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "others", [("Daft embed_image",), pytest.param(("Ray Data, map_batches",), marks=pytest.mark.slow)]
+)
+def test_whole_jobs_give_the_loops_vectors(others: tuple[str, ...], model: Path) -> None:
+    taken = ("ours, openvino", *others, "loop, table.add")
+    contenders = [way for way in ways(daft_python=Path(sys.executable)) if way.name in taken]
+    notes: list[str] = []
+    pictures = scene_pictures(3, size_px=80)
+    found = list(job_lines(model, pictures, 5, rounds=1, contenders=contenders, note=notes.append))
+    alone = [line.name for line in found if np.isnan(line.ratio)]
+    assert alone == ["encoder, openvino", "decoder, openvino, one core", "ideal, openvino"]
+    whole = [line for line in found if not np.isnan(line.ratio)]
+    assert [line.name for line in whole] == [name for name in taken if not name.startswith("Daft")]
+    assert all(line.min_cosine > 0.9999 for line in whole), whole
+    assert all(line.notes["start s"] > 0 for line in whole)
+    assert whole[0].notes["percent of ideal"] > 0
+    # What cannot run is left out, and said.
+    said = [note.rsplit("failed: ", 1)[-1] for note in notes]
+    assert said == ["ModuleNotFoundError: No module named 'daft'"] * others.count("Daft embed_image")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_job_grows() -> None:
+    (line,) = growth_lines([40], kinds=["texts"])
+    assert (line.part, line.name, line.ratio) == ("growth, texts", "40", 1.0)
+    notes = line.notes
+    assert 0 < notes["first commit s"] < notes["all s"]
+    assert min(notes["driver MiB"], notes["ledger MiB"], notes["worker MiB"]) > 10
+    assert 0 < notes["table MB"] < 1
+
+
+@pytest.mark.slow
+def test_pictures_grow_too() -> None:
+    (line,) = growth_lines([300], kinds=["pictures"])
+    assert line.notes["table MB"] > 0.3
+
+
+def test_a_program_is_measured_with_what_it_starts() -> None:
+    burn = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print('done')"
+    used = measure([sys.executable, "-c", code], timeout_s=60)
+    assert used.output == "done\n"
+    assert sys.platform != "linux" or 0.2 < used.cpu_s < used.wall_s * 2
+    with pytest.raises(JobError, match="failed: no"):
+        measure([sys.executable, "-c", "raise SystemExit('no')"], timeout_s=60)
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

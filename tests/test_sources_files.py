@@ -20,6 +20,7 @@ import pytest
 from lance_align.errors import SourceError
 from lance_align.jobs.sources import Format, Source, Split, open_source
 from lance_align.jobs.sources.base import CHUNK_ROWS
+from lance_align.jobs.sources.lists import MAX_SPLITS, SPLIT_ROWS
 
 RICH = pa.table(
     {
@@ -125,6 +126,18 @@ def test_long_lists_are_cut_in_ranges(tmp_path: Path) -> None:
         source = open_source(tmp_path / name)
         assert [split.rows for split in source.splits] == [2048, 2048, 904]
         assert rows_of(source).to_pylist() == numbers.to_pylist()
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_long_list_is_parsed_a_bounded_number_of_times(name: str, tmp_path: Path) -> None:
+    rows = 100 * SPLIT_ROWS
+    lines = [f'{{"n": {n}}}' for n in range(rows)] if name.endswith("jsonl") else ["n", *map(str, range(rows))]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    source = open_source(tmp_path / name)
+    assert len(source.splits) <= MAX_SPLITS  # a task parses what stands before its range
+    assert source.rows() == sum(split.rows or 0 for split in source.splits) == rows
+    last = pa.concat_tables(source.read(source.splits[-1])).column("n")
+    assert last[-1].as_py() == rows - 1
 
 
 def test_jsonl_nests(tmp_path: Path) -> None:

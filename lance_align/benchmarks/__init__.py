@@ -3,5 +3,9 @@
 measuring  contenders in turns, medians and ratios
 weights    a checkpoint of align-base's configuration, made here
 inputs     pictures and captions
+jobs       whole jobs against other ways to do them
+ways       these ways, a program each
+growth     the job alone on more and more rows
+processes  what a program and those below it take
 towers     the image and the text tower against transformers and LanceDB's way
 """

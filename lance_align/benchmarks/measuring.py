@@ -62,7 +62,7 @@ def side_by_side(part: str, contenders: Sequence[Contender], *, rounds: int, uni
         rounds: at least 1.
         unit: what a row of vectors stands for, a second.
     """
-    vectors = {each.name: _unit(each.run()) for each in contenders}
+    vectors = {each.name: unit_vectors(each.run()) for each in contenders}
     rates: dict[str, list[float]] = {each.name: [] for each in contenders}
     for _ in range(rounds):
         for each in contenders:
@@ -91,7 +91,8 @@ def side_by_side(part: str, contenders: Sequence[Contender], *, rounds: int, uni
     return lines
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Rows of norm 1, in double precision."""
     wide = vectors.astype(np.float64)
     unit: NDArray[np.float64] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     return unit

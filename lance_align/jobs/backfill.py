@@ -49,6 +49,8 @@ def backfill(
     commit_seconds: float = 60.0,
     block_rows: int | None = None,
     actors: int | None = None,
+    readers: int | None = None,
+    threads: int | None = None,
     device: str = "auto",
     engine: EngineName = "auto",
     precision: Precision = "auto",
@@ -86,6 +88,8 @@ def backfill(
         commit_seconds: seconds that a vector waits at most until one is made.
         block_rows: rows embedded at once; by default 1,024, or 128 for large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
+        readers: tasks that read and decode at once, each on a CPU; by default the CPUs that the actors leave.
+        threads: of each actor's model on a CPU; by default four, or what there is for each.
         device: where the model runs: auto, cpu, cuda.
         engine: what runs the image tower: openvino (on a CPU), torch, compiled (torch, after a minute of compiling: for
             long jobs on GPUs); by default OpenVINO on CPUs where it is installed, else torch.
@@ -114,6 +118,8 @@ def backfill(
         commit_seconds=commit_seconds,
         block_rows=block_rows,
         actors=actors,
+        readers=readers,
+        threads=threads,
         stall_seconds=stall_seconds,
     )
     check_engine(engine)
@@ -141,6 +147,8 @@ def backfill(
             shape=shape(
                 spec,
                 actors=actors,
+                readers=readers,
+                threads=threads,
                 block_rows=block_rows,
                 stall_seconds=stall_seconds,
                 device=device,

@@ -18,7 +18,7 @@ import ray.data  # sets its loggers up
 from ray._private import ray_logging
 
 from lance_align.encoders.devices import Precision
-from lance_align.encoders.engines.base import EngineName
+from lance_align.encoders.engines.base import EngineName, default_engine
 from lance_align.errors import JobError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.spec import ModelSpec
@@ -42,12 +42,13 @@ class Shape:
         cpus: logical CPUs each of them reserves, which may be fewer than it uses.
         gpus: GPUs each of them reserves.
         threads: torch threads each of them uses.
-        readers: tasks that read and decode at once.
+        readers: tasks that read and decode at once, as far as there is a CPU for each.
         block_rows: rows an actor embeds and writes at once, which is also the size of a fragment.
         stall_seconds: after so long without progress a worker ends itself, and its work is tried again elsewhere.
         device: where the model runs; see `load_encoder`.
         engine: what runs its image tower; see `load_encoder`.
         precision: what it computes in; see `load_encoder`.
+        open_ended: `readers` is how many there may be at first: nodes which join later read too.
     """
 
     actors: int
@@ -60,6 +61,20 @@ class Shape:
     device: str = "auto"
     engine: EngineName = "auto"
     precision: Precision = "auto"
+    open_ended: bool = False
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What was chosen, by the names of the job's options."""
+        names = ("readers", "actors", "threads", "device", "engine", "precision", "block_rows")
+        chosen = {name: getattr(self, name) for name in names}
+        if self.device == "auto":
+            chosen["device"] = "cuda" if self.gpus else "cpu"
+        if self.precision == "auto":
+            chosen["precision"] = "bfloat16" if chosen["device"].startswith("cuda") else "float32"
+        if self.engine == "auto":
+            chosen["engine"] = default_engine(chosen["device"], in_float32=chosen["precision"] == "float32")
+        return chosen
 
 
 @contextlib.contextmanager
@@ -163,6 +178,8 @@ def shape(
     *,
     actors: int | None,
     block_rows: int | None,
+    readers: int | None = None,
+    threads: int | None = None,
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     device: str = "auto",
     engine: EngineName = "auto",
@@ -171,7 +188,7 @@ def shape(
     """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
-        actors: None for the rule above.
+        actors, readers, threads: None for the rule above; see `Shape`.
         block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
         stall_seconds, device, engine, precision: see `Shape`.
     """
@@ -180,34 +197,25 @@ def shape(
     if block_rows is None:
         height, width = spec.image.crop
         block_rows = 1024 if gpus or height * width <= SMALL_IMAGE_PIXELS else 128
+    actors = actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
     if gpus:
-        actors = actors or gpus
-        each = 1.0 if cpus > actors else 0.0
-        return Shape(
-            actors=actors,
-            cpus=each,
-            gpus=min(1.0, gpus / actors),
-            threads=1,
-            readers=max(1, cpus - int(each * actors)),
-            block_rows=block_rows,
-            stall_seconds=stall_seconds,
-            device=device,
-            engine=engine,
-            precision=precision,
-        )
-    actors = actors or max(1, cpus // (2 * CPUS_PER_ACTOR))
-    used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
-    cores = max(1, min(cpus, os.cpu_count() or 1))
-    threads = CPUS_PER_ACTOR if used == CPUS_PER_ACTOR else max(1, cores // actors)
+        reserved = 1.0 if cpus > actors else 0.0
+        used, own_threads = int(reserved), 1
+    else:
+        used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
+        reserved = RESERVED_CPUS if used else 0.0
+        cores = max(1, min(cpus, os.cpu_count() or 1))
+        own_threads = CPUS_PER_ACTOR if used == CPUS_PER_ACTOR else max(1, cores // actors)
     return Shape(
         actors=actors,
-        cpus=RESERVED_CPUS if used else 0.0,
-        gpus=0.0,
-        threads=threads,
-        readers=max(1, cpus - used * actors),
+        cpus=reserved,
+        gpus=min(1.0, gpus / actors),
+        threads=threads or own_threads,
+        readers=readers or max(1, cpus - used * actors),
         block_rows=block_rows,
         stall_seconds=stall_seconds,
         device=device,
         engine=engine,
         precision=precision,
+        open_ended=gpus > 0 and readers is None,
     )

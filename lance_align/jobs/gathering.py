@@ -20,10 +20,12 @@ class Gathering(ABC):
     A signal never interrupts a commit: see `lance_align.jobs.stopping`.
 
     Args:
-        commit_seconds: seconds after which a round ends.
+        commit_rows: rows after which a round ends.
+        commit_seconds: seconds after which it ends.
     """
 
-    def __init__(self, *, commit_seconds: float) -> None:
+    def __init__(self, *, commit_rows: int, commit_seconds: float) -> None:
+        self._commit_rows = commit_rows
         self._commit_seconds = commit_seconds
         self._turn = threading.Lock()  # of the clock's thread and of the one that adds
         self._failure: Exception | None = None  # of a commit that the clock began
@@ -32,6 +34,11 @@ class Gathering(ABC):
         self.committed = 0
         self.commits = 0
         self.halved = 0
+
+    @property
+    def choices(self) -> dict[str, float]:
+        """When rounds end, by the names of the job's options."""
+        return {"commit_rows": self._commit_rows, "commit_seconds": self._commit_seconds}
 
     @abstractmethod
     def _commit_all(self) -> None:

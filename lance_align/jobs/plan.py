@@ -1,4 +1,4 @@
-"""The Ray Data plan: tasks that read and decode a split each, a pool of actors that embed and write.
+"""The Ray Data plan: tasks that read and decode splits, a pool of actors that embed and write.
 
 Two stages, because then rounds flow on two logical CPUs as well: the pool is left one of them and the tasks take turns
 on the other. With a third stage that writes, nothing was written there before everything had been read (measured, Ray
@@ -12,7 +12,7 @@ import dataclasses
 import gc
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +29,8 @@ from lance_align.jobs.stages.encode import BlockWriter, Target
 from lance_align.jobs.watchdog import watched, watched_items
 from lance_align.spec import ModelSpec
 
+GROUPS_PER_READER = 4  # so that all of them have work until the end
+MAX_GROUP = 64
 BLOCK_BYTES = 32 * 2**20  # of decoded rows between the stages; the pool gathers them to whole blocks of rows
 # A worker that dies is replaced and its block tried again; a block that kills eleven workers ends the job. Of itself
 # Ray Data tries for ever, in both stages. Fewer would not do: on a busy node a worker takes seconds to start, and one
@@ -44,22 +46,68 @@ BLOCKS_PER_ACTOR = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ReadSplit:
-    """The first stage: one row that names a split in, its decoded rows out."""
+class ReadSplits:
+    """The first stage: one row that names splits in, their decoded rows out.
+
+    Attributes:
+        reader: what is done with each split.
+        ledger: asked whose rows they are.
+        rows: tables of fewer rows wait for the next one; small files would be small blocks, each of them a message.
+    """
 
     reader: Reader
     ledger: RemoteLedger
+    rows: int
 
     def __call__(self, row: pa.Table) -> Iterator[pa.Table]:
-        """Stream the rows of the split."""
-        number: int = row.column("number")[0].as_py()
-        split = Split.from_json(row.column("split")[0].as_py())
-        yield from self.reader.rows(split, first_position=number << SPLIT_BITS, claims=self.ledger)
+        """Stream the rows of the splits."""
+        numbers: list[Any] = row.column("numbers")[0].as_py()
+        splits: list[Any] = row.column("splits")[0].as_py()
+        return gathered(self._tables(numbers, splits), rows=self.rows)
+
+    def _tables(self, numbers: Sequence[int], splits: Sequence[str]) -> Iterator[pa.Table]:
+        for number, split in zip(numbers, splits, strict=True):
+            position = number << SPLIT_BITS
+            yield from self.reader.rows(Split.from_json(split), first_position=position, claims=self.ledger)
+
+
+def gathered(tables: Iterable[pa.Table], *, rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of at least `rows` rows or half of `BLOCK_BYTES`, but for the last."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= rows or sum(each.nbytes for each in held) >= BLOCK_BYTES // 2:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def grouped(splits: Mapping[int, Split], *, rows: int, at_least: int) -> Iterator[dict[int, Split]]:
+    """Consecutive splits of few rows together, for one task each: a task costs about 50 ms (Ray 2.60, two cores).
+
+    Args:
+        splits: by their numbers, in order.
+        rows: a group ends before it holds more; a split of more rows, or of unknown length, is a group of its own.
+        at_least: groups end earlier where there would be fewer of them than that.
+    """
+    total = sum(split.rows or 0 for split in splits.values())
+    rows = max(1, min(rows, total // max(1, at_least)))
+    held: dict[int, Split] = {}
+    count = 0
+    for number, split in splits.items():
+        if held and (split.rows is None or count + split.rows > rows or len(held) >= MAX_GROUP):
+            yield held
+            held, count = {}, 0
+        held[number] = split
+        count += rows + 1 if split.rows is None else split.rows
+    if held:
+        yield held
 
 
 def receipts(
     splits: Mapping[int, Split],
-    read: ReadSplit,
+    read: ReadSplits,
     spec: ModelSpec,
     target: Target,
     *,
@@ -73,7 +121,8 @@ def receipts(
     Raises:
         RayError: what a task raised, wrapped.
     """
-    rows = [{"number": number, "split": split.to_json()} for number, split in splits.items()]
+    groups = grouped(splits, rows=shape.block_rows, at_least=GROUPS_PER_READER * shape.readers)
+    rows = [{"numbers": list(group), "splits": [split.to_json() for split in group.values()]} for group in groups]
     with contextlib.closing(stream(rows, read.__call__, BlockWriter, (spec, target, shape), shape=shape)) as batches:
         for batch in batches:
             texts: list[Any] = batch.column("receipt").to_pylist()
@@ -203,8 +252,7 @@ def _dataset(
             read.__call__,
             batch_size=1,
             batch_format="pyarrow",
-            # With GPUs nothing is bounded, so that nodes which join later read too.
-            compute=ray.data.TaskPoolStrategy(size=None if shape.gpus else min(shape.readers, len(rows))),
+            compute=ray.data.TaskPoolStrategy(size=None if shape.open_ended else min(shape.readers, len(rows))),
             num_cpus=1,
             max_retries=MAX_RETRIES,
         )

@@ -46,6 +46,9 @@ class View(Protocol):
 
     every_s: float
 
+    def say(self, text: str) -> None:
+        """Once, before anything else."""
+
     def show(self, state: State) -> None:
         """While the job runs."""
 
@@ -72,7 +75,7 @@ class Lines:
         elapsed_s = time.monotonic() - self._started
         done = state.rows + state.skipped
         share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
-        self._say(
+        self.say(
             f"{done:,} rows{share}, {state.skipped:,} skipped, {state.failed:,} failed, {state.committed:,} committed "
             f"(version {state.version}), {state.rows / elapsed_s if elapsed_s else 0:,.0f} rows/s"
         )
@@ -80,9 +83,10 @@ class Lines:
     def end(self, state: State, *, finished: bool) -> None:
         """The last state, and how it ended."""
         self.show(state)
-        self._say("finished" if finished else "stopped")
+        self.say("finished" if finished else "stopped")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """One line, with the time."""
         print(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", file=self._file, flush=True)
 
 
@@ -108,6 +112,10 @@ class Bar:
         )
         self._task = self._progress.add_task("rows", total=total, note="starting workers")
         self._progress.start()
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False)
 
     def show(self, state: State) -> None:
         """Redraw."""
@@ -144,6 +152,12 @@ def beating(view: View, state: Callable[[], State]) -> Iterator[None]:
         view.end(state(), finished=finished)
 
 
+def _begun(view: View, state: Callable[[], State], line: str) -> contextlib.AbstractContextManager[None]:
+    if line:
+        view.say(line)
+    return beating(view, state)
+
+
 @contextlib.contextmanager
 def reporter(
     total: int | None,
@@ -151,6 +165,7 @@ def reporter(
     *,
     show: bool,
     log_file: str | os.PathLike[str] | None = None,
+    plan: str = "",
 ) -> Iterator[None]:
     """Show progress in the way that suits where it is written.
 
@@ -159,6 +174,7 @@ def reporter(
         state: asked at every beat, from another thread.
         show: on standard error: a bar in a terminal, else lines.
         log_file: lines are appended to it; None for no such file.
+        plan: a line to begin with; none if it is empty.
 
     Raises:
         ArgumentError: the log file cannot be written.
@@ -169,8 +185,8 @@ def reporter(
                 file = stack.enter_context(Path(log_file).open("a", encoding="utf-8"))
             except OSError as error:
                 raise ArgumentError(f"log file {os.fspath(log_file)} cannot be written: {error.strerror}") from error
-            stack.enter_context(beating(Lines(total, file), state))
+            stack.enter_context(_begun(Lines(total, file), state, plan))
         if show:
             view = Bar(total, sys.stderr) if sys.stderr.isatty() else Lines(total, sys.stderr)
-            stack.enter_context(beating(view, state))
+            stack.enter_context(_begun(view, state, plan))
         yield

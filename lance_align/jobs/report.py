@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from lance_align.errors import ArgumentError
 
@@ -58,6 +59,7 @@ class JobReport:
         gone: rows that the table held when the run began and that the input does not have; None if nobody asked.
         gone_ids: the first 1,000 of their ids, in the table's order.
         removed: how many of them were removed.
+        plan: what was chosen for the cluster, by the names of the job's options.
     """
 
     source: str
@@ -84,6 +86,7 @@ class JobReport:
     gone: int | None = None
     gone_ids: Sequence[str] = ()
     removed: int = 0
+    plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
@@ -154,6 +157,8 @@ class JobReport:
         for stage, share in self.shares().items():
             mark = "  <- bottleneck" if stage == self.bottleneck else ""
             lines.append(f"    {stage:<8}{self.stage_s.get(stage, 0.0):>10.1f} s {share:>6.0%}{mark}")
+        if self.plan:
+            lines += [f"  {plan_line(self.plan)}"]
         return "\n".join(lines)
 
     def _life(self) -> list[str]:
@@ -174,6 +179,11 @@ class JobReport:
                 lines.append(f"    and {count - SHOWN:,} more")
         lines += [f"    gone {short(text)}" for text in self.gone_ids[:SHOWN]]
         return lines
+
+
+def plan_line(plan: Mapping[str, Any]) -> str:
+    """A plan in a line: what was chosen, whoever chose it."""
+    return "plan: " + ", ".join(f"{name} {value}" for name, value in plan.items())
 
 
 def short(text: str, limit: int = 40) -> str:

@@ -25,9 +25,8 @@ class Rounds(Gathering):
     """
 
     def __init__(self, committer: Committer, *, commit_rows: int, commit_seconds: float) -> None:
-        super().__init__(commit_seconds=commit_seconds)
+        super().__init__(commit_rows=commit_rows, commit_seconds=commit_seconds)
         self._committer = committer
-        self._commit_rows = commit_rows
         self.learn: Learn | None = None  # see `Committer.commit`
         self.arrive: Callable[[Hashes], None] | None = None  # told the ids of each round that is in
         self._pending: list[Receipt] = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from datetime import datetime
+from typing import Any
 
 from ray.exceptions import RayError
 
@@ -15,10 +17,10 @@ from lance_align.jobs.failures import GO_ON, job_failures
 from lance_align.jobs.ledger.actor import RemoteLedger
 from lance_align.jobs.ledger.ledger import MAX_SPLITS, NOTES, SPLIT_BITS, Noted, Tally
 from lance_align.jobs.ledger.rollcall import call_the_roll, is_needed
-from lance_align.jobs.plan import ReadSplit, receipts
+from lance_align.jobs.plan import ReadSplits, receipts
 from lance_align.jobs.policy import Policy, doubled
 from lance_align.jobs.progress import State, reporter
-from lance_align.jobs.report import JobReport, RowPlace
+from lance_align.jobs.report import JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.sources import Source
 from lance_align.jobs.stages.decode import Reader
@@ -60,7 +62,8 @@ class Job:
             ledger = RemoteLedger.start(self.target, version=rounds.version, policy=self.policy)
             rounds.learn, rounds.arrive = ledger.learn, ledger.arrive
             try:
-                with reporter(self.source.rows(), lambda: self._state(ledger), show=progress, log_file=log_file):
+                state = functools.partial(self._state, ledger)
+                with reporter(self.source.rows(), state, show=progress, log_file=log_file, plan=plan_line(self._plan)):
                     self._stream(ledger)
                 report = self._report(ledger, started_at)
                 if self.policy.gone != "ignore":
@@ -69,8 +72,12 @@ class Job:
                 ledger.stop()
         return dataclasses.replace(report, finished_at=datetime.now().astimezone())
 
+    @property
+    def _plan(self) -> dict[str, Any]:
+        return {**self.shape.choices, **self.rounds.choices}
+
     def _stream(self, ledger: RemoteLedger) -> None:
-        read = ReadSplit(reader=self.reader, ledger=ledger)
+        read = ReadSplits(reader=self.reader, ledger=ledger, rows=self.shape.block_rows)
         splits = dict(enumerate(self.source.splits))
         if len(splits) > MAX_SPLITS:
             raise SourceError(
@@ -153,6 +160,7 @@ class Job:
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors, "write": shape.actors},
             commits=rounds.commits,
             halved=rounds.halved,
+            plan=self._plan,
             started_at=started_at,
             finished_at=datetime.now().astimezone(),
         )

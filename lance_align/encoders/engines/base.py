@@ -30,6 +30,11 @@ def is_openvino_installed() -> bool:
     return machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
 
 
+def default_engine(device_type: str, *, in_float32: bool) -> EngineName:
+    """What ``"auto"`` is."""
+    return "openvino" if device_type == "cpu" and in_float32 and is_openvino_installed() else "torch"
+
+
 def check_engine(engine: str) -> None:
     """Refuse what is no engine, or is not installed.
 

@@ -14,7 +14,7 @@ from lance_align.encoders.engines.base import (
     EngineName,
     Features,
     agreement,
-    is_openvino_installed,
+    default_engine,
     probe_pixels,
 )
 from lance_align.encoders.engines.graph import EngineError, GraphEngine
@@ -49,8 +49,8 @@ def image_engine(
     Raises:
         ModelError: the tower cannot be loaded, or an engine was asked for by name and cannot run it.
     """
-    fits = device.type == "cpu" and dtype == torch.float32 and is_openvino_installed()
-    if engine == "openvino" or (engine == "auto" and fits):
+    chosen = default_engine(device.type, in_float32=dtype == torch.float32) if engine == "auto" else engine
+    if chosen == "openvino":
         try:
             return GraphEngine(spec, load, threads=torch.get_num_threads())
         except EngineError as error:

@@ -16,6 +16,7 @@ from lance_align.errors import RowError
 from lance_align.images import Pixels
 from lance_align.jobs.sources import Source, Split
 from lance_align.jobs.sources.base import ranges
+from lance_align.jobs.stages.ahead import read_ahead
 from lance_align.jobs.stages.decode import PIXELS, REASON, SECONDS, TABLE_BYTES, pixel_column
 from lance_align.jobs.stages.reading import read_split
 from lance_align.sandbox import Decoder
@@ -121,9 +122,10 @@ class ReadGaps:
             pixels: list[Pixels | None] = []
             reasons: list[str | None] = []
             seconds: list[float] = []
-            for cell in cells.slice(start, step):
+            images = self._images(cells.slice(start, step), decoder.limits.max_bytes)
+            for _ in range(min(step, len(cells) - start)):
                 began = time.perf_counter()
-                found, reason = self._pixels(cell.as_py(), decoder)
+                found, reason = _pixels(next(images), decoder)
                 pixels.append(found)
                 reasons.append(reason)
                 seconds.append(time.perf_counter() - began)
@@ -134,15 +136,35 @@ class ReadGaps:
             }
             yield _working(addresses.slice(start, step), columns, read_s)
 
-    def _pixels(self, cell: bytes | str | None, decoder: Decoder) -> tuple[Pixels | None, str | None]:
-        try:
-            if cell is None:
-                raise RowError("null", "no image")
-            if isinstance(cell, str):
-                _, cell = self.source.references.read(cell, max_bytes=decoder.limits.max_bytes)
-            return decoder.decode(cell).pixels, None
-        except RowError as error:
-            return None, str(error)
+    def _images(self, cells: pa.ChunkedArray[Any], max_bytes: int) -> Iterator[bytes | RowError]:
+        references = self.source.references
+
+        def read(scalar: Any) -> bytes | RowError:
+            cell = scalar.as_py()
+            try:
+                if cell is None:
+                    raise RowError("null", "no image")
+                return references.read(cell, max_bytes=max_bytes)[1] if isinstance(cell, str) else bytes(cell)
+            except RowError as error:
+                return error
+
+        def waits(scalar: Any) -> bool:
+            return (
+                isinstance(scalar, pa.StringScalar | pa.LargeStringScalar)
+                and scalar.is_valid
+                and references.is_remote(scalar.as_py())
+            )
+
+        return read_ahead(cells, read, waits=waits, size=lambda found: len(found) if isinstance(found, bytes) else 0)
+
+
+def _pixels(image: bytes | RowError, decoder: Decoder) -> tuple[Pixels | None, str | None]:
+    try:
+        if isinstance(image, RowError):
+            raise image
+        return decoder.decode(image).pixels, None
+    except RowError as error:
+        return None, str(error)
 
 
 def _working(addresses: pa.ChunkedArray[Any], columns: Mapping[str, Any], read_s: float) -> pa.Table:

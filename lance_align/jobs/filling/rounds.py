@@ -32,9 +32,8 @@ class FillRounds(Gathering):
     """
 
     def __init__(self, filler: Filler, *, commit_rows: int, commit_seconds: float) -> None:
-        super().__init__(commit_seconds=commit_seconds)
+        super().__init__(commit_rows=commit_rows, commit_seconds=commit_seconds)
         self._filler = filler
-        self._commit_rows = commit_rows
         self._expected: dict[int, int] = {}  # rows still to come, by fragment
         self._waiting: dict[int, list[pa.Table]] = {}
         self._since: float | None = None  # when the first of those that wait arrived

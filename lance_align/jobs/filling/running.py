@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Generator, Mapping
 from datetime import datetime
@@ -19,7 +20,7 @@ from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.plan import stream
 from lance_align.jobs.progress import State, reporter
-from lance_align.jobs.report import JobReport
+from lance_align.jobs.report import JobReport, plan_line
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import Filler, Survey
 
@@ -55,7 +56,8 @@ class FillJob:
         with job_failures():
             survey = self.filler.survey()
             there = survey.rows - survey.empty
-            with reporter(survey.rows, lambda: self._state(there), show=progress, log_file=log_file):
+            state = functools.partial(self._state, there)
+            with reporter(survey.rows, state, show=progress, log_file=log_file, plan=plan_line(self._plan)):
                 passes = fruitless = 0
                 while survey.empty and passes < MAX_PASSES and fruitless < MAX_FRUITLESS_PASSES:
                     committed = self.rounds.committed
@@ -69,6 +71,10 @@ class FillJob:
                 f"always moved or added some; {GO_ON}"
             )
         return self._report(there, started_at)
+
+    @property
+    def _plan(self) -> dict[str, Any]:
+        return {**self.shape.choices, **self.rounds.choices}
 
     def _fill(self, survey: Survey) -> None:
         self.rounds.expect(survey)
@@ -116,6 +122,7 @@ class FillJob:
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors},
             commits=rounds.commits,
             halved=rounds.halved,
+            plan=self._plan,
             started_at=started_at,
             finished_at=datetime.now().astimezone(),
         )

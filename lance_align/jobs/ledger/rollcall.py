@@ -22,7 +22,7 @@ from lance_align.jobs.ledger.actor import RemoteLedger
 from lance_align.jobs.ledger.ledger import SPLIT_BITS
 from lance_align.jobs.sources import Source, Split
 from lance_align.jobs.stages.reading import read_split
-from lance_align.jobs.watchdog import watched_items
+from lance_align.jobs.watchdog import beat, watched
 
 TASK_ROWS = 2**18  # a task reads at least this many ids, if there are
 TASK_STRETCHES = 64  # or this many parts of files
@@ -124,22 +124,24 @@ def _enrol(
     source: Source, id_column: str, ledger: RemoteLedger, stretches: Sequence[Stretch], stall_seconds: float
 ) -> None:
     """What a task does: it may be run again, and says the same."""
-    for stretch in stretches:
-        started = time.perf_counter()
-        tables = watched_items(_ids(source, stretch.split, id_column), stall_seconds)
-        for position, ids in _by_split(tables, stretch):
-            texts: list[Any] = ids.to_pylist()
-            named = np.array([text is not None for text in texts], dtype=bool)
-            hashes = id_hashes([text or "" for text in texts])
-            losers = ledger.enrol(position, hashes, named, time.perf_counter() - started)
-            notes = {int(loser): texts[row] for row, loser in enumerate(losers) if loser >= 0}
-            if notes:
-                ledger.note("duplicate", notes)
+    with watched(stall_seconds):  # once: to watch each of many small files took longer than to read them
+        for stretch in stretches:
             started = time.perf_counter()
+            for position, ids in _by_split(_ids(source, stretch.split, id_column), stretch):
+                texts: list[Any] = ids.to_pylist()
+                named = np.asarray(ids.is_valid().to_numpy(), dtype=np.bool_)
+                hashes = id_hashes([text or "" for text in texts])
+                losers = ledger.enrol(position, hashes, named, time.perf_counter() - started)
+                notes = {int(losers[row]): texts[row] for row in np.flatnonzero(losers >= 0)}
+                if notes:
+                    ledger.note("duplicate", notes)
+                beat()
+                started = time.perf_counter()
 
 
 def _ids(source: Source, split: Split, id_column: str) -> Iterator[pa.ChunkedArray[Any]]:
     for table in read_split(source, split, columns=[id_column]):
+        beat()
         yield text_ids(table.column(id_column), id_column)
 
 

@@ -159,6 +159,10 @@ class References:
         except SourceError as error:
             raise RowError("missing", str(error)) from None
 
+    def is_remote(self, reference: str) -> bool:
+        """Whether reading it waits for a network: a URL, or a path on another filesystem than this machine's."""
+        return _is_url(reference) or not self.root.is_local or ("://" in reference and self.allow_outside)
+
     def read(self, reference: str, *, max_bytes: int) -> tuple[str, bytes]:
         """The URI and content of what a path or a URL in a row means.
 

@@ -20,6 +20,7 @@ from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
 from lance_align.jobs.ledger.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
 from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.stages.ahead import read_ahead
 from lance_align.jobs.stages.reading import read_split
 from lance_align.sandbox import Decoder
 from lance_align.spec import ImageSpec
@@ -114,9 +115,7 @@ class Reader:
         digests = row_digests(table.select(list(self.columns.travelling)))
         hashes: list[str] = []
         readable = np.ones(table.num_rows, dtype=np.bool_)
-        cells: Any = [None] * table.num_rows if self.columns.image is None else table.column(self.columns.image)
-        for number, (digest, cell) in enumerate(zip(digests, cells, strict=True)):
-            encoded = self._encoded(cell.as_py() if cell is not None else None)
+        for number, (digest, encoded) in enumerate(zip(digests, self._found(table), strict=True)):
             hashes.append(content_hash(digest, encoded.data))
             readable[number] = encoded.error is None or encoded.error.kind == "null"
         return hex_hashes(pa.array(hashes, pa.string()))[0], readable
@@ -132,9 +131,10 @@ class Reader:
             return
         start = 0
         held = _Held(self.decoder.image)
-        for index, (digest, cell) in enumerate(zip(digests, table.column(self.columns.image), strict=True)):
+        found = self._found(table)
+        for index, digest in enumerate(digests):
             started = time.perf_counter()
-            encoded = self._encoded(cell.as_py())
+            encoded = next(found)
             pixels, kept, reason = self._image(encoded, self.decoder)
             held.add(pixels, kept, reason, content_hash(digest, encoded.data), time.perf_counter() - started)
             if held.size >= TABLE_BYTES or index + 1 == len(table):
@@ -153,8 +153,30 @@ class Reader:
             return None, kept, str(error)
         return decoded.pixels, decoded.thumbnail if self.columns.keep == "thumbnail" else kept, None
 
+    def _found(self, table: pa.Table) -> Iterator[Encoded]:
+        """The image of each row, in their order."""
+        nothing: Any = pa.nulls(table.num_rows)
+        cells = nothing if self.columns.image is None else table.column(self.columns.image)
+        found = read_ahead(
+            cells,
+            lambda cell: self._encoded(cell.as_py()),
+            waits=self._waits,
+            size=lambda encoded: len(encoded.data or b""),
+        )
+        for encoded in found:
+            watchdog.beat()  # in this thread: there is one clock
+            yield encoded
+
+    def _waits(self, cell: Any) -> bool:
+        """Whether a cell's image is behind a network."""
+        if self.columns.image_kind == "struct" and cell.is_valid and "path" in cell.type.names:
+            return not cell["bytes"].is_valid and self._is_remote(cell["path"].as_py())
+        return self.columns.image_kind == "path" and self._is_remote(cell.as_py())
+
+    def _is_remote(self, reference: str | None) -> bool:
+        return reference is not None and self.source.references.is_remote(reference)
+
     def _encoded(self, cell: Any) -> Encoded:
-        watchdog.beat()
         try:
             data, uri = self._bytes(cell)
         except RowError as error:

@@ -1,0 +1,63 @@
+"""Images behind a network are fetched a few ahead; what comes out is what would come one by one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lance_align.jobs.stages.ahead import AHEAD_BYTES, FETCHES, read_ahead
+
+
+def test_items_come_in_order_whoever_waits() -> None:
+    def waits(number: int) -> bool:
+        return number % 3 != 0
+
+    found = read_ahead(range(100), lambda number: number * number, waits=waits, size=lambda _: 1)
+    assert list(found) == [number * number for number in range(100)]
+    assert list(read_ahead([], str, waits=lambda _: True, size=len)) == []
+
+
+def test_small_ones_are_fetched_together() -> None:
+    together = threading.Barrier(FETCHES)  # nobody passes before all are there
+
+    def fetch(number: int) -> int:
+        if 1 <= number <= FETCHES:
+            together.wait(timeout=30)
+        return number
+
+    assert list(read_ahead(range(FETCHES + 1), fetch, waits=lambda _: True, size=lambda _: 1)) == list(
+        range(FETCHES + 1)
+    )
+
+
+@pytest.mark.parametrize(("size", "most"), [(AHEAD_BYTES, 1), (AHEAD_BYTES // 3, 3), (1, FETCHES)])
+def test_large_ones_wait_for_each_other(size: int, most: int) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(30):
+            taken.append(number)
+            yield number
+
+    for number in read_ahead(items(), lambda number: number, waits=lambda _: True, size=lambda _: size):
+        assert len(taken) - number <= most
+
+
+def test_what_does_not_wait_is_read_here() -> None:
+    threads = set(read_ahead(range(9), lambda _: threading.current_thread(), waits=lambda _: False, size=lambda _: 1))
+    assert threads == {threading.current_thread()}
+
+
+def test_an_error_is_raised_in_its_turn_and_the_rest_is_let_go() -> None:
+    def fetch(number: int) -> int:
+        if number == 5:
+            raise OSError("gone")
+        return number
+
+    found = read_ahead(range(100), fetch, waits=lambda _: True, size=lambda _: 1)
+    assert [next(found) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(OSError, match="gone"):
+        next(found)
+    assert list(found) == []
