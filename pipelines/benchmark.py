@@ -6,6 +6,7 @@ to those of transformers.
 
     python pipelines/benchmark.py
     python pipelines/benchmark.py --parts image --rounds 7 --json benchmark.json
+    python pipelines/benchmark.py --parts decode --photographs ~/Pictures
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lance_align import LanceAlignError, __version__
+from lance_align.benchmarks.decoding import decoding_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import save_base_checkpoint
 from lance_align.errors import ArgumentError
 
-Part = Literal["image", "text"]
+Part = Literal["image", "text", "decode"]
 WIDTH = 170  # of the table, in characters
 
 app = App(
@@ -48,6 +50,8 @@ def benchmark(
     rounds: int = 5,
     pictures: int = 32,
     captions: int = 256,
+    files: int = 4,
+    photographs: Path | None = None,
     model: Path | None = None,
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
@@ -58,11 +62,13 @@ def benchmark(
         rounds: measured rounds, after one that is not.
         pictures: how many, of 640 pixels a side.
         captions: how many of each kind.
+        files: how many of each format and size for `decode`.
+        photographs: a folder of your own for `decode`, brought to its sizes; by default they are made.
         model: an ALIGN checkpoint directory; by default one of align-base's configuration is made, and kept in the
             directory for temporary files.
         json_path: a file for the figures.
     """
-    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions}.items():
+    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "files": files}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
     directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
@@ -72,6 +78,8 @@ def benchmark(
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
     for line in _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions):
         lines.append(line)
+    if "decode" in parts:
+        lines += decoding_lines(directory, number=files, folder=photographs, rounds=rounds)
     wide.print(_table(lines))
     if json_path is not None:
         json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))

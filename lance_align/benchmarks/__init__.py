@@ -1,7 +1,9 @@
 """Ways to do the same work, measured side by side in one run; `pipelines/benchmark.py` prints them.
 
-measuring  contenders in turns, medians and ratios
-weights    a checkpoint of align-base's configuration, made here
-inputs     pictures and captions
-towers     the image and the text tower against transformers and LanceDB's way
+measuring    contenders in turns, medians and ratios
+weights      a checkpoint of align-base's configuration, made here
+inputs       pictures and captions
+photographs  encoded pictures of three sizes and formats
+towers       the image and the text tower against transformers and LanceDB's way
+decoding     encoded pictures to pixels against Pillow and transformers' processor
 """
