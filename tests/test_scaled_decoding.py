@@ -271,7 +271,7 @@ def test_every_door_gives_the_same_vector(keep: str, photographs: list[bytes], t
     table = lancedb.connect(tmp_path).open_table("t")
     if keep == "bytes":
         table.add([{"id": "2", "image": photographs[0]}])
-        assert lance_align.verify(table).problems == ()
+        assert lance_align.verify(table).findings == ()
     rows = stored(tmp_path, "t")
     expected = load_encoder("fake").encode_images([*photographs, photographs[0]]).vectors
     for row, vector in zip(rows, expected, strict=False):
