@@ -1,7 +1,11 @@
 """Bytes to RGB pixels: the only door for untrusted images, and the only file that opens them.
 
-Whatever a file holds, the answer is an upright RGB image or a `RowError`; the header is checked before pixels are
-decoded. Pillow is imported when the first image is decoded, so that text-only use works without it.
+Whatever a file holds, the answer is an upright RGB image, a model's pixels, or a `RowError`; the header is checked
+before pixels are decoded. Pillow is imported when the first image is decoded, so that text-only use works without it.
+
+For a model's pixels (`read_pixels`, `pixels_and_thumbnail`) a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size,
+which libjpeg does while it transforms its blocks. The scale depends on the file and the model alone, so that every door
+gives the same pixels for the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 # What the encoders and the LanceDB function take for one image; None stays None.
 ImageInput: TypeAlias = "bytes | bytearray | memoryview | str | Path | Image | NDArray[np.uint8]"
 Pixels: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
+Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,13 @@ DEFAULT_LIMITS = DecodeLimits()
 
 DEEP_BAND_PIXELS = 2**20
 
+# A JPEG is decoded with at least this many times the pixels, in each direction, that a resize or thumbnail needs.
+HEADROOM = 2
+# Nor is it decoded to less than this on either side: twice the default thumbnail, which then needs no second decoding.
+LEAST_SCALED_PX = 512
+
+_ORIENTATION = 0x0112  # of EXIF; 5 to 8 exchange width and height
+
 
 def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """Decode one image file to an upright RGB image (the first frame of an animation).
@@ -58,12 +72,81 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
         RowError: `empty`, `too_large`, `format`, `unreadable` or `memory`; no other exception leaves this function.
         MissingExtraError: Pillow is not installed.
     """
-    return _decode(data, limits, _flattened)
+    return _decode(data, limits, lambda image, _: _rgb(_upright(image)))
 
 
 def decode_rgba(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """As `decode`, but an RGBA image: for artwork that is to be laid on a background."""
-    return _decode(data, limits, lambda image: image.convert("RGBA"))
+    return _decode(data, limits, lambda image, _: _upright(image).convert("RGBA"))
+
+
+def pixels_and_thumbnail(
+    data: bytes | bytearray | memoryview,
+    spec: ImageSpec,
+    *,
+    thumbnail_px: int | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+) -> tuple[Pixels, bytes | None]:
+    """Decode one image file to what the model takes, and to a thumbnail if asked.
+
+    A JPEG (or MPO) is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that leaves either side `HEADROOM`
+    times the longer side of ``spec.resize``, and `LEAST_SCALED_PX`: at full size while its shorter side has less than
+    1024 pixels. Then, and for every other format, the pixels are bit for bit ``to_pixels(decode(data), spec)``.
+
+    Args:
+        data: the file's content.
+        spec: the geometry of the model's input.
+        thumbnail_px: longest side of the thumbnail, as `encode_thumbnail`; it never changes the pixels. One that needs
+            more of a scaled JPEG than they do has the file decoded again, which no size up to 256 does.
+        limits: what the image may be, by its full size.
+
+    Returns:
+        uint8 ``(crop height, crop width, 3)``, and a JPEG or None.
+
+    Raises:
+        RowError: as `decode`.
+        MissingExtraError: as `decode`.
+    """
+    needed = max(HEADROOM * max(spec.resize), LEAST_SCALED_PX)
+
+    def finish(image: Image, box: Box | None) -> tuple[Pixels, bytes | None]:
+        if box is None:
+            image = _upright(image)  # before the resize: a quarter turn afterwards would round differently
+        image = _flattened(image)
+        pixels = _squashed(image, spec, box)
+        if thumbnail_px is None or (box is not None and max(image.size) < HEADROOM * thumbnail_px):
+            return pixels, None
+        return pixels, _shrunk(image, thumbnail_px)
+
+    pixels, thumbnail = _decode(data, limits, finish, scaled_to=needed)
+    if thumbnail_px is not None and thumbnail is None:
+        needed = HEADROOM * thumbnail_px
+        thumbnail = _decode(data, limits, lambda image, _: _shrunk(_flattened(image), thumbnail_px), scaled_to=needed)
+    return pixels, thumbnail
+
+
+def read_pixels(value: ImageInput, spec: ImageSpec, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Pixels:
+    """Any accepted form of one image to what the model takes.
+
+    Encoded bytes and paths go through `pixels_and_thumbnail`, so that a large JPEG is decoded at a part of its size. Of
+    a Pillow image or an array every pixel is used.
+
+    Args:
+        value: as `load`.
+        spec: the geometry of the model's input.
+        limits: what encoded bytes and files may be.
+
+    Returns:
+        uint8 ``(crop height, crop width, 3)``.
+
+    Raises:
+        RowError: as `load`.
+    """
+    if isinstance(value, (str, Path)):
+        value = _read_file(Path(value), limits)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return pixels_and_thumbnail(value, spec, limits=limits)[0]
+    return to_pixels(load(value), spec)
 
 
 def check_size(data: bytes | bytearray | memoryview, *, limits: DecodeLimits) -> None:
@@ -78,14 +161,21 @@ def check_size(data: bytes | bytearray | memoryview, *, limits: DecodeLimits) ->
         raise RowError("too_large", f"{len(data)} bytes, the limit is {limits.max_bytes}")
 
 
-def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]) -> Image:
+def _decode(
+    data: bytes | bytearray | memoryview,
+    limits: DecodeLimits,
+    finish: Callable[[Image, Box | None], _T],
+    *,
+    scaled_to: int | None = None,
+) -> _T:
+    """What `finish` makes of the decoded image; see `_open`."""
     pil = _pillow()
     check_size(data, limits=limits)
     try:
         with warnings.catch_warnings():
             # Pillow warns of decompression bombs and of odd metadata; the limits below answer both.
             warnings.simplefilter("ignore")
-            return _open(pil, data, limits, convert)
+            return _open(pil, data, limits, finish, scaled_to)
     except RowError:
         raise
     except pil.UnidentifiedImageError:
@@ -103,29 +193,52 @@ def _decode(data: bytes | bytearray | memoryview, limits: DecodeLimits, convert:
 
 
 def _open(
-    pil: Any, data: bytes | bytearray | memoryview, limits: DecodeLimits, convert: Callable[[Image], Image]
-) -> Image:
+    pil: Any,
+    data: bytes | bytearray | memoryview,
+    limits: DecodeLimits,
+    finish: Callable[[Image, Box | None], _T],
+    scaled_to: int | None,
+) -> _T:
+    """Open, check, decode.
+
+    Args:
+        scaled_to: least pixels of either side of a JPEG that may be scaled; None for full size.
+        finish: is given the decoded image, not yet turned upright, and the part of it that is the picture where it was
+            scaled: of 4001 pixels at 1/8, 500.125 of 501. None where it was not.
+    """
     with pil.Image.open(io.BytesIO(data), formats=limits.formats) as image:
         width, height = image.size
         if width * height > limits.max_pixels:
             raise RowError("too_large", f"{width}x{height} pixels, the limit is {limits.max_pixels} in all")
+        drafted = image.draft(None, (scaled_to, scaled_to)) if scaled_to else None  # None for all but JPEG and MPO
         image.load()
-        pil.ImageOps.exif_transpose(image, in_place=True)  # without it, one more copy of all pixels at the peak
-        return convert(image)
+        return finish(image, drafted[1] if drafted and image.size != (width, height) else None)
 
 
 def to_rgb(image: Image) -> Image:
     """An upright 8-bit RGB copy of a loaded Pillow image of any mode; EXIF orientation is applied, alpha is dropped."""
-    return _flattened(_pillow().ImageOps.exif_transpose(image))
+    return _rgb(_pillow().ImageOps.exif_transpose(image))
+
+
+def _upright(image: Image) -> Image:
+    """The image itself, turned as EXIF says; as a copy, all pixels would be held once more at the peak."""
+    _pillow().ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _rgb(image: Image) -> Image:
+    """An RGB copy."""
+    flat = _flattened(image)
+    return flat.copy() if flat is image else flat
 
 
 def _flattened(image: Image) -> Image:
-    """An RGB copy of an upright image."""
+    """An RGB image, the same one where it is RGB: a copy would take a tenth of the time of a JPEG of 640x480."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _deep_to_grey(image)
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when a palette with transparency goes straight to RGB
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep_to_grey(image: Image) -> Image:
@@ -150,7 +263,7 @@ def _deep_values(image: Image, band: tuple[int, int, int, int]) -> NDArray[np.fl
 
 
 def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
-    """Any accepted form of one image to an upright RGB image.
+    """Any accepted form of one image to an upright RGB image of its full size.
 
     Args:
         value: encoded bytes, a local path, a Pillow image, or a uint8 array ``(h, w)`` or ``(h, w, 1, 3 or 4)``.
@@ -199,15 +312,25 @@ def _from_array(array: NDArray[Any]) -> Image:
 
 
 def to_pixels(image: Image, spec: ImageSpec) -> Pixels:
-    """Squash and centre-crop an RGB image to what the model takes.
+    """Squash and centre-crop a decoded RGB image to what the model takes; every pixel of it is used.
+
+    Of a large JPEG, `read_pixels` gives nearly the same in a fraction of the time.
 
     Returns:
         uint8 ``(crop height, crop width, 3)``; scaling to floats happens beside the model.
     """
+    return _squashed(image, spec, None)
+
+
+def _squashed(image: Image, spec: ImageSpec, box: Box | None) -> Pixels:
+    """As `to_pixels`, of a part of the image; with a box, the image is turned upright once it is small."""
     pil = _pillow()
     height, width = spec.resize
     resample = pil.Image.Resampling.BILINEAR if spec.resample == "bilinear" else pil.Image.Resampling.BICUBIC
-    if image.size != (width, height):
+    if box is not None:
+        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        image = _upright(image.resize((height, width) if turned else (width, height), resample, box))
+    elif image.size != (width, height):
         image = image.resize((width, height), resample)
     crop_height, crop_width = spec.crop
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
@@ -216,10 +339,14 @@ def to_pixels(image: Image, spec: ImageSpec) -> Pixels:
 
 def encode_thumbnail(image: Image, *, max_side: int) -> bytes:
     """An RGB image as a JPEG of at most `max_side` pixels on either side, aspect ratio kept, never enlarged."""
-    small = image.copy()
-    small.thumbnail((max_side, max_side))
+    return _shrunk(image.copy(), max_side)
+
+
+def _shrunk(image: Image, max_side: int) -> bytes:
+    """As `encode_thumbnail`, of an image that nobody needs any more; it is turned upright once it is small."""
+    image.thumbnail((max_side, max_side))
     out = io.BytesIO()
-    small.save(out, format="JPEG", quality=85)
+    _upright(image).save(out, format="JPEG", quality=85)
     return out.getvalue()
 
 

@@ -62,7 +62,7 @@ class FakeEncoder(Encoder):
             try:
                 if image is None:
                     raise RowError("null", "no image")
-                pixels = image_door.to_pixels(image_door.load(image), self.spec.image)
+                pixels = image_door.read_pixels(image, self.spec.image)
                 payloads.append(b"image" + pixels.tobytes())
                 reasons.append(None)
             except RowError as error:

@@ -7,6 +7,7 @@ to those of transformers.
     python pipelines/benchmark.py
     python pipelines/benchmark.py --parts image --rounds 7 --json benchmark.json
     python pipelines/benchmark.py --parts growth --rows 1000 --rows 1000000
+    python pipelines/benchmark.py --parts decode --photographs ~/Pictures
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from lance_align import LanceAlignError, __version__
 from lance_align.benchmarks.growth import growth_lines
+from lance_align.benchmarks.decoding import decoding_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Line
@@ -35,6 +37,7 @@ from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
 
 Part = Literal["image", "text", "job", "growth"]
+Part = Literal["image", "text", "decode"]
 WIDTH = 170  # of the table, in characters
 
 app = App(
@@ -56,6 +59,8 @@ def benchmark(
     job_rows: int = 96,
     daft_python: Path | None = None,
     rows: Sequence[int] = (1_000, 10_000, 100_000),
+    files: int = 4,
+    photographs: Path | None = None,
     model: Path | None = None,
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
@@ -69,11 +74,14 @@ def benchmark(
         job_rows: pictures of a whole job, JPEGs of 640 pixels a side; align-tiny does twenty times as many.
         daft_python: an interpreter that has Daft installed, to measure it too.
         rows: sizes of the jobs that grow; a million take minutes.
+        files: how many of each format and size for `decode`.
+        photographs: a folder of your own for `decode`, brought to its sizes; by default they are made.
         model: an ALIGN checkpoint directory; by default one of align-base's configuration is made, and kept in the
             directory for temporary files.
         json_path: a file for the figures.
     """
     for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "rows": min(rows)}.items():
+    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "files": files}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
     directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
@@ -89,6 +97,10 @@ def benchmark(
             lines += job_lines(checkpoint, drawn, number, rounds=rounds, contenders=contenders, note=console.print)
     if "growth" in parts:
         lines += growth_lines(rows)
+    for line in _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions):
+        lines.append(line)
+    if "decode" in parts:
+        lines += decoding_lines(directory, number=files, folder=photographs, rounds=rounds)
     wide.print(_table(lines))
     if json_path is not None:
         json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))

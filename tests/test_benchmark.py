@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -9,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lance_align.benchmarks.growth import growth_lines
+from lance_align.benchmarks.decoding import decoding_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Contender, side_by_side
 from lance_align.benchmarks.processes import measure
 from lance_align.benchmarks.weights import build_model
 from lance_align.errors import JobError
+from lance_align.benchmarks.photographs import photo_files
+from lance_align.benchmarks.weights import build_model
+from lance_align.errors import ArgumentError
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
@@ -102,6 +108,37 @@ def test_a_program_is_measured_with_what_it_starts() -> None:
     assert sys.platform != "linux" or 0.2 < used.cpu_s < used.wall_s * 2
     with pytest.raises(JobError, match="failed: no"):
         measure([sys.executable, "-c", "raise SystemExit('no')"], timeout_s=60)
+def test_decoding_is_measured_on_made_pictures_and_on_the_users(tmp_path: Path) -> None:
+    model = save_checkpoint(
+        build_model(small_config(), seed=0, warm_up=32), tmp_path / "model", preprocessor=SMALL_PREPROCESSOR
+    )
+    sizes = {"small": (90, 60), "large": (1100, 1030)}
+    made = {name: list(photo_files(1, None, sizes_px=size)) for name, size in _each(sizes)}
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    (photographs / "a.jpg").write_bytes(made["large"][0][0])
+    (photographs / "b.png").write_bytes(b"not a picture")
+    brought = list(photo_files(3, photographs, sizes_px={"small": (90, 60)}))
+    assert [Image.open(io.BytesIO(data)).format for (data,) in brought] == ["JPEG", "PNG", "WEBP"]
+    assert [Image.open(io.BytesIO(data)).size for (data,) in made["large"]] == [(1100, 1030)] * 3
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArgumentError, match="holds no picture"):
+        list(photo_files(1, tmp_path / "empty", sizes_px=sizes))
+
+    lines = list(decoding_lines(model, number=1, folder=None, rounds=1, sizes_px=sizes))
+    ways = {line.name for line in lines} - {"simplejpeg"}
+    assert ways == {"ours", "ours, in the job's decoder process", "Pillow, transformers' processor"}
+    assert [line.part for line in lines if line.name == "ours"] == [
+        f"decode, {name} {size}" for size in sizes for name in ("JPEG", "PNG", "WEBP")
+    ]
+    for line in lines:
+        scaled = line.part == "decode, JPEG large" and not line.name.startswith("Pillow")
+        assert (0.99 if scaled else 0.9999) < line.min_cosine, line
+        assert scaled == (line.min_cosine < 0.9999999), line
+
+
+def _each(sizes: dict[str, tuple[int, int]]) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+    return [(name, {name: size}) for name, size in sizes.items()]
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

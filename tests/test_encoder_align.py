@@ -44,6 +44,7 @@ CAPTIONS = (
 )
 ENGINE_NAMES: tuple[EngineName, EngineName] = ("torch", "openvino")
 MIN_COSINE = 0.99999
+MIN_SCALED_COSINE = 0.995  # of a JPEG that is decoded at a part of its size
 MAX_BATCH_EFFECT = 1e-5
 
 
@@ -140,8 +141,9 @@ def test_vectors_equal_the_reference_alone_and_in_batches(case: Case) -> None:
         batched = together.vectors[1:-1]
         assert batched.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(batched, axis=1), 1.0, atol=1e-6)
-        assert _cosines(batched, reference).min() >= MIN_COSINE
-        assert _cosines(alone, reference).min() >= MIN_COSINE
+        least = np.array([MIN_SCALED_COSINE if value is PICTURES["4000 pixels"] else MIN_COSINE for value in inputs])
+        assert (_cosines(batched, reference) >= least).all()
+        assert (_cosines(alone, reference) >= least).all()
         assert np.abs(batched - alone).max() <= MAX_BATCH_EFFECT
 
 

@@ -31,7 +31,7 @@ INNOCENT, GUILTY = png(1), png(2)
 
 
 def in_process(data: bytes, spec: ImageSpec = SPEC) -> np.ndarray:
-    return images.to_pixels(images.decode(data), spec)
+    return images.read_pixels(data, spec)
 
 
 def assert_right(data: bytes = INNOCENT) -> None:
@@ -85,7 +85,7 @@ def test_pixels_and_thumbnails_are_those_of_the_same_process(name: str) -> None:
     data = every_kind()[name]
     decoded = Decoder(image=SPEC, thumbnail_px=40).decode(data)
     assert np.array_equal(decoded.pixels, in_process(data))
-    assert decoded.thumbnail == images.encode_thumbnail(images.decode(data), max_side=40)
+    assert decoded.thumbnail == images.pixels_and_thumbnail(data, SPEC, thumbnail_px=40)[1]
     assert DECODER.decode(data).thumbnail is None
 
 

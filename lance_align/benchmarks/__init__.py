@@ -8,4 +8,10 @@ ways       these ways, a program each
 growth     the job alone on more and more rows
 processes  what a program and those below it take
 towers     the image and the text tower against transformers and LanceDB's way
+measuring    contenders in turns, medians and ratios
+weights      a checkpoint of align-base's configuration, made here
+inputs       pictures and captions
+photographs  encoded pictures of three sizes and formats
+towers       the image and the text tower against transformers and LanceDB's way
+decoding     encoded pictures to pixels against Pillow and transformers' processor
 """

@@ -20,11 +20,12 @@ class Contender:
 
     Attributes:
         name: the ratios are to the first one that begins with ``ours``.
-        run: does the work once and returns the vectors, ``(n, dim)``, not necessarily normalised.
+        run: does the work once and returns the vectors, ``(n, dim)``, not necessarily normalised; or n of what `embed`
+            of `side_by_side` takes.
     """
 
     name: str
-    run: Callable[[], NDArray[np.float32]]
+    run: Callable[[], NDArray[Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,14 @@ class Line:
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def side_by_side(part: str, contenders: Sequence[Contender], *, rounds: int, unit: str) -> list[Line]:
+def side_by_side(
+    part: str,
+    contenders: Sequence[Contender],
+    *,
+    rounds: int,
+    unit: str,
+    embed: Callable[[NDArray[Any]], NDArray[np.float32]] = lambda vectors: vectors,
+) -> list[Line]:
     """Run all contenders once unmeasured, then `rounds` times in turns.
 
     Args:
@@ -61,8 +69,9 @@ def side_by_side(part: str, contenders: Sequence[Contender], *, rounds: int, uni
         contenders: ours first; the last is the reference that vectors are compared with.
         rounds: at least 1.
         unit: what a row of vectors stands for, a second.
+        embed: makes vectors of what a contender returns, outside the time that is measured.
     """
-    vectors = {each.name: unit_vectors(each.run()) for each in contenders}
+    vectors = {each.name: unit_vectors(embed(each.run())) for each in contenders}
     rates: dict[str, list[float]] = {each.name: [] for each in contenders}
     for _ in range(rounds):
         for each in contenders:

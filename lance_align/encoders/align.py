@@ -128,7 +128,7 @@ class AlignEncoder(Encoder):
     def _pixels(self, image: ImageInput | None) -> NDArray[np.uint8]:
         if image is None:
             raise RowError("null", "no image")
-        return image_door.to_pixels(image_door.load(image), self.spec.image)
+        return image_door.read_pixels(image, self.spec.image)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
         """See `Encoder.encode_pixels`.

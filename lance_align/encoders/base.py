@@ -52,11 +52,16 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode_images(self, images: Sequence[ImageInput | None]) -> Embeddings:
-        """Embed images of any accepted form (see `lance_align.images.load`); None and bad images become reasons."""
+        """Embed images of any accepted form (see `lance_align.images.read_pixels`); None and bad images become reasons.
+
+        Encoded bytes and paths of a picture have one vector, whichever way they come. The same picture as a decoded
+        Pillow image or array has nearly the same: a large JPEG is not decoded at its full size, a decoded image is used
+        whole.
+        """
 
     @abstractmethod
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
-        """Embed images already squashed and cropped by `lance_align.images.to_pixels`.
+        """Embed images already squashed and cropped by `lance_align.images.read_pixels`.
 
         Args:
             pixels: uint8 ``(n, height, width, 3)`` of the spec's crop; n may be 0.

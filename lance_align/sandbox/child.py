@@ -10,8 +10,6 @@ import signal
 import socket
 from contextlib import suppress
 
-import numpy as np
-
 from lance_align import faults, images
 from lance_align.errors import RowError
 from lance_align.sandbox import frames
@@ -83,11 +81,9 @@ def _answer(decoder: Decoder, data: bytearray) -> tuple[bytes, bytes]:
     """The answer to one question, as JSON and bytes; see `lance_align.sandbox`."""
     try:
         faults.reach("decode", lambda: bytes(data))
-        picture = images.decode(data, limits=decoder.limits)
-        pixels = np.ascontiguousarray(images.to_pixels(picture, decoder.image))
-        thumbnail = None
-        if decoder.thumbnail_px is not None:
-            thumbnail = images.encode_thumbnail(picture, max_side=decoder.thumbnail_px)
+        pixels, thumbnail = images.pixels_and_thumbnail(
+            data, decoder.image, thumbnail_px=decoder.thumbnail_px, limits=decoder.limits
+        )
         header = {"thumbnail": None if thumbnail is None else len(thumbnail)}
         return json.dumps(header).encode(), pixels.tobytes() + (thumbnail or b"")
     except RowError as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lance_align.errors import RowError, SourceError
-from lance_align.images import ImageInput, load, to_pixels
+from lance_align.images import ImageInput, read_pixels
 from lance_align.spec import ImageSpec
 
 Row: TypeAlias = "tuple[ImageInput | None, str | None]"  # a picture and its caption
@@ -95,7 +95,7 @@ class RowPairs:
             try:
                 if picture is None or not caption or not caption.strip():
                     raise RowError("null", "no picture" if picture is None else "no caption")
-                pixels.append(to_pixels(load(picture), self.image))
+                pixels.append(read_pixels(picture, self.image))
                 captions.append(caption)
             except RowError as error:
                 reason = str(error)

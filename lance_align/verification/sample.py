@@ -106,10 +106,10 @@ class SampleChecks:
             data = _read_file(cell, self._limits) if isinstance(cell, str) else cell
             if data is None:
                 raise RowError("null", "no image")
-            picture = images.decode(data, limits=self._limits)
+            pixels = images.read_pixels(data, encoder.spec.image, limits=self._limits)
         except RowError as error:
             return str(error)
-        vector: Vectors = encoder.encode_pixels(images.to_pixels(picture, encoder.spec.image)[np.newaxis])[0]
+        vector: Vectors = encoder.encode_pixels(pixels[np.newaxis])[0]
         return vector
 
 
