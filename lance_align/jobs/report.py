@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from lance_align.errors import ArgumentError
+from lance_align.tables.index_report import IndexReport
 
 STAGES = ("read", "decode", "encode", "write", "commit")
 SHOWN = 3  # rows of a list in the text
@@ -58,6 +59,7 @@ class JobReport:
         gone: rows that the table held when the run began and that the input does not have; None if nobody asked.
         gone_ids: the first 1,000 of their ids, in the table's order.
         removed: how many of them were removed.
+        indexes: what was done about the index of each vector column; empty where nobody asked.
     """
 
     source: str
@@ -84,6 +86,7 @@ class JobReport:
     gone: int | None = None
     gone_ids: Sequence[str] = ()
     removed: int = 0
+    indexes: Sequence[IndexReport] = ()
 
     @property
     def elapsed_s(self) -> float:
@@ -128,7 +131,7 @@ class JobReport:
             "stage_shares": self.shares(),
             "bottleneck": self.bottleneck,
         }
-        for name in ("duplicate_rows", "changed_rows"):
+        for name in ("duplicate_rows", "changed_rows", "indexes"):
             fields[name] = [dataclasses.asdict(row) for row in getattr(self, name)]
         return json.dumps(fields, indent=2, default=dict)
 
@@ -154,6 +157,7 @@ class JobReport:
         for stage, share in self.shares().items():
             mark = "  <- bottleneck" if stage == self.bottleneck else ""
             lines.append(f"    {stage:<8}{self.stage_s.get(stage, 0.0):>10.1f} s {share:>6.0%}{mark}")
+        lines += [f"  {line}" for index in self.indexes for line in index.to_lines()]
         return "\n".join(lines)
 
     def _life(self) -> list[str]:
