@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from lance_align.encoders.base import Vectors
 from lance_align.errors import ArgumentError, TableError
 from lance_align.recall import nearest, recall
 from lance_align.sample_queries import sample_queries
@@ -36,8 +37,9 @@ def build_index(
     """Build the index of a vector column, or extend the one it has, and measure what it finds.
 
     Recall is measured with texts (see `lance_align.sample_queries`) against exact search, with LanceDB's defaults
-    first; where these find less than `target_recall`, more partitions are looked into and more rows compared by their full
-    vectors, until they do or nothing helps. What was found is kept in the table's metadata; `search_settings` reads it.
+    first; where these find less than `target_recall`, more partitions are looked into and more rows compared by their
+    full vectors, until they do or nothing helps. What was found is kept in the table's metadata, where
+    `search_settings` reads it.
 
     Exact search reads the whole column once. Building makes two versions of the table, extending one; no other file
     than those of the index is written.
@@ -148,13 +150,9 @@ def _measured(
     settings, found = SearchSettings(), None
     if len(queries.vectors):
         truth = nearest(table.to_lance(), vector, queries.vectors)
-        tried: dict[SearchSettings, float] = {}
-        for candidate in _candidates(record):
-            tried[candidate] = recall(table, vector, queries.vectors, truth, candidate)
-            if tried[candidate] >= target_recall:
-                break
-        settings = max(tried, key=lambda each: tried[each])
-        found = tried[settings]
+        settings, found = choose_settings(
+            table, vector, queries.vectors, truth, index_type=record.type, target_recall=target_recall
+        )
     record = dataclasses.replace(record, recall=found, queries=queries.said, settings=settings)
     update_metadata(table, lambda schema: metadata_with_record(schema, vector, record))
     return IndexReport(
@@ -171,12 +169,40 @@ def _measured(
     )
 
 
-def _candidates(record: IndexRecord) -> Iterator[SearchSettings]:
+def choose_settings(
+    table: Any,
+    vector: str,
+    queries: Vectors,
+    truth: Sequence[frozenset[int]],
+    *,
+    index_type: str = "IVF_SQ",
+    target_recall: float = TARGET_RECALL,
+) -> tuple[SearchSettings, float]:
+    """The first settings that reach a recall, else those that come nearest to it; and the recall they reach.
+
+    Args:
+        queries: ``(n, dim) float32``, n at least 1.
+        truth: of these queries, see `lance_align.recall.nearest`.
+
+    Raises:
+        TableError: the search failed.
+    """
+    tried: dict[SearchSettings, float] = {}
+    for candidate in _candidates(index_type):
+        tried[candidate] = recall(table, vector, queries, truth, candidate)
+        if tried[candidate] >= target_recall:
+            break
+    best = max(tried, key=lambda each: tried[each])
+    return best, tried[best]
+
+
+def _candidates(index_type: str) -> Iterator[SearchSettings]:
     """Settings to try, LanceDB's own first, then by what they cost."""
     yield SearchSettings()
-    if "HNSW" in record.type:
+    steps: list[tuple[int | None, int | None, int | None]]
+    if "HNSW" in index_type:
         steps = [(None, 4, None), (None, 4, 100), (None, 4, 300), (40, 4, 300), (160, 8, 1000)]
-    elif record.type == "IVF_FLAT":  # compares full vectors already
+    elif index_type == "IVF_FLAT":  # compares full vectors already
         steps = [(40, None, None), (80, None, None), (160, None, None), (320, None, None)]
     else:
         steps = [(None, 4, None), (40, None, None), (40, 4, None), (80, 4, None), (80, 10, None), (160, 10, None)]

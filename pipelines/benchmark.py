@@ -25,11 +25,12 @@ from rich.table import Table
 from lance_align import LanceAlignError, __version__
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.measuring import Line
+from lance_align.benchmarks.search import search_lines
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import save_base_checkpoint
 from lance_align.errors import ArgumentError
 
-Part = Literal["image", "text"]
+Part = Literal["image", "text", "search"]
 WIDTH = 170  # of the table, in characters
 
 app = App(
@@ -44,10 +45,11 @@ app = App(
 @app.default
 def benchmark(
     *,
-    parts: Sequence[Part] = ("image", "text"),
+    parts: Sequence[Part] = ("image", "text", "search"),
     rounds: int = 5,
     pictures: int = 32,
     captions: int = 256,
+    sizes: Sequence[int] = (10_000, 100_000),
     model: Path | None = None,
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
@@ -58,11 +60,12 @@ def benchmark(
         rounds: measured rounds, after one that is not.
         pictures: how many, of 640 pixels a side.
         captions: how many of each kind.
+        sizes: rows of the tables that are searched; 1000000 takes 3 GB in the directory for temporary files.
         model: an ALIGN checkpoint directory; by default one of align-base's configuration is made, and kept in the
             directory for temporary files.
         json_path: a file for the figures.
     """
-    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions}.items():
+    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "sizes": min(sizes)}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
     directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
@@ -70,18 +73,22 @@ def benchmark(
     console = Console()
     wide = Console(width=max(console.width, WIDTH))
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
-    for line in _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions):
+    for line in _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions, sizes=sizes):
         lines.append(line)
     wide.print(_table(lines))
     if json_path is not None:
         json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))
 
 
-def _measure(parts: Sequence[Part], directory: Path, *, rounds: int, pictures: int, captions: int) -> Iterator[Line]:
+def _measure(
+    parts: Sequence[Part], directory: Path, *, rounds: int, pictures: int, captions: int, sizes: Sequence[int]
+) -> Iterator[Line]:
     if "image" in parts:
         yield from image_lines(directory, scene_pictures(pictures, size_px=640), rounds=rounds)
     if "text" in parts:
         yield from text_lines(directory, caption_mixes(captions), rounds=rounds)
+    if "search" in parts:
+        yield from search_lines(directory, sizes=sizes, rounds=rounds, captions=caption_mixes(400)["scene captions"])
 
 
 def _table(lines: Sequence[Line]) -> Table:
@@ -95,9 +102,9 @@ def _table(lines: Sequence[Line]) -> Table:
             f"{line.median:.2f} {line.unit}",
             f"{line.low:.2f}-{line.high:.2f}",
             f"{line.ratio:.2f}",
-            f"{line.min_cosine:.6f}",
-            f"{line.mean_cosine:.6f}",
-            ", ".join(f"{name} {value:.1f}" for name, value in line.notes.items()),
+            "" if line.min_cosine is None else f"{line.min_cosine:.6f}",
+            "" if line.mean_cosine is None else f"{line.mean_cosine:.6f}",
+            ", ".join(f"{name} {value:.3g}" for name, value in line.notes.items()),
         )
     return table
 

@@ -37,7 +37,8 @@ class Line:
         unit: of the rates.
         median, low, high: rates over the rounds.
         ratio: the median over ours: 0.25 is a quarter of our rate.
-        min_cosine, mean_cosine: of its vectors to those of the reference, the last contender.
+        min_cosine, mean_cosine: of its vectors to those of the reference, the last contender; None where there are
+            none.
         notes: anything else, by name.
     """
 
@@ -48,8 +49,8 @@ class Line:
     low: float
     high: float
     ratio: float
-    min_cosine: float
-    mean_cosine: float
+    min_cosine: float | None
+    mean_cosine: float | None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

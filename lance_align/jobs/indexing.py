@@ -109,4 +109,6 @@ def _has_lance_ray() -> bool:
 
 def _nodes() -> int:
     """Living nodes of the cluster."""
-    return sum(bool(node["Alive"]) for node in ray.nodes()) if ray.is_initialized() else 1
+    if not ray.is_initialized():
+        return 1
+    return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
