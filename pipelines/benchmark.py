@@ -31,6 +31,7 @@ from lance_align.benchmarks.weights import save_base_checkpoint
 from lance_align.errors import ArgumentError
 
 Part = Literal["image", "text", "search"]
+CACHE = Path(tempfile.gettempdir(), "lance-align-benchmark")
 WIDTH = 170  # of the table, in characters
 
 app = App(
@@ -68,7 +69,7 @@ def benchmark(
     for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "sizes": min(sizes)}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
-    directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
+    directory = model or save_base_checkpoint(CACHE / "align-base-shape")
     lines: list[Line] = []
     console = Console()
     wide = Console(width=max(console.width, WIDTH))
@@ -88,7 +89,8 @@ def _measure(
     if "text" in parts:
         yield from text_lines(directory, caption_mixes(captions), rounds=rounds)
     if "search" in parts:
-        yield from search_lines(directory, sizes=sizes, rounds=rounds, captions=caption_mixes(400)["scene captions"])
+        asked = caption_mixes(400)["scene captions"]
+        yield from search_lines(directory, sizes=sizes, rounds=rounds, captions=asked, cache=CACHE)
 
 
 def _table(lines: Sequence[Line]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.measuring import Contender, side_by_side
+from lance_align.benchmarks.search import search_lines
 from lance_align.benchmarks.weights import build_model
+from lance_align.encoders.checkpoints import BUNDLED
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
@@ -28,7 +31,8 @@ def test_every_way_is_measured_and_gives_the_references_vectors(tmp_path: Path) 
         build_model(small_config(), seed=0, warm_up=32), tmp_path / "model", preprocessor=SMALL_PREPROCESSOR
     )
     figures = tmp_path / "figures.json"
-    done = run("--model", model, "--rounds", 2, "--pictures", 5, "--captions", 40, "--json", figures)
+    parts = ("--parts", "image", "--parts", "text")
+    done = run("--model", model, *parts, "--rounds", 2, "--pictures", 5, "--captions", 40, "--json", figures)
     assert done.returncode == 0, done.stderr
     lines = json.loads(figures.read_text())
     assert [line["name"] for line in lines if line["part"] == "image tower"] == [
@@ -47,6 +51,23 @@ def test_every_way_is_measured_and_gives_the_references_vectors(tmp_path: Path) 
         assert 0 < line["low"] <= line["median"] <= line["high"]
     assert [line["ratio"] for line in lines if line["name"].startswith("ours, openvino")] == [1.0]
     assert "images/s" in done.stdout
+
+
+def test_searches_are_measured_with_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"vectors.SCENES": 30, "vectors.EMOJI": 10, "search.QUERIES": 5}.items():
+        monkeypatch.setattr(f"lance_align.benchmarks.{name}", value)
+    monkeypatch.setattr("lance_align.tables.index_plan.EXACT_BYTES", 0)
+    captions = caption_mixes(20)["scene captions"]
+    lines = list(search_lines(BUNDLED / "align-tiny", sizes=[400], rounds=1, captions=captions, cache=tmp_path))
+    assert lines[0].part == "search, start"
+    assert {line.part for line in lines[1:]} == {"search, 400 rows"}
+    by_name = {line.name: line for line in lines}
+    assert by_name["the encoder alone"].ratio == 1.0
+    assert by_name["ours, exact"].notes["recall"] == 1.0
+    assert by_name["ours, exact"].notes["of pictures"] == 1.0
+    assert by_name["ours, IVF_SQ 16"].notes["recall"] > 0.5
+    assert all(0 < line.low <= line.median <= line.high for line in lines)
+    json.dumps([dataclasses.asdict(line) for line in lines], allow_nan=False)
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

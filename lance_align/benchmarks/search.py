@@ -33,7 +33,9 @@ QUERIES = 100
 LIMIT = 10
 
 
-def search_lines(directory: Path, *, sizes: Sequence[int], rounds: int, captions: Sequence[str]) -> Iterator[Line]:
+def search_lines(
+    directory: Path, *, sizes: Sequence[int], rounds: int, captions: Sequence[str], cache: Path
+) -> Iterator[Line]:
     """Latencies in milliseconds, the ratio to embedding a caption alone, and recall@10 of texts and of pictures.
 
     The table's model is the one in `directory`, so that a query costs what it costs there. What its vectors mean is
@@ -44,11 +46,12 @@ def search_lines(directory: Path, *, sizes: Sequence[int], rounds: int, captions
         sizes: rows of the tables, which are made in the directory for temporary files and removed again.
         rounds: how often the captions are asked.
         captions: short ones, as people ask; `QUERIES` of them are used.
+        cache: a directory for the vectors of align-tiny.
     """
     allow_models(str(directory))
     spec = resolve_spec(directory)
     asked = list(dict.fromkeys(captions))[:QUERIES]
-    known = space(spec.dim, cache=directory.parent)
+    known = space(spec.dim, cache=cache)
     yield _text_tower_alone(directory)
     for rows in sizes:
         folder = Path(tempfile.mkdtemp(prefix="lance-align-search-"))
@@ -135,7 +138,8 @@ def _open(folder: Path) -> Any:
 
 
 def _some_pictures(known: Space) -> Any:
-    return np.concatenate([part.flatten().to_numpy().reshape(len(part), -1) for part in spread(known, QUERIES)])
+    (vectors,) = spread(known, QUERIES)
+    return vectors.flatten().to_numpy().reshape(QUERIES, -1)
 
 
 def _cold_ms(folder: Path, settings: SearchSettings, vector: Any) -> float:

@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from lance_align.encoders import load_encoder
 from lance_align.encoders.base import Vectors
 from lance_align.images import to_pixels
 
-SCENES = 4000
+SCENES, EMOJI = 4000, 2000  # pictures at most; OpenMoji has fewer
 SIZE_PX = 96
 NEIGHBOURS = 16
 NOISE = 0.35  # length of what is added to a vector of norm 1 before it is normalised again
@@ -50,7 +51,7 @@ def space(dim: int, *, cache: Path) -> Space:
         dim: at least 256.
         cache: a directory for the vectors of align-tiny.
     """
-    file = cache / f"align-tiny-{SCENES}.npz"
+    file = cache / f"align-tiny-{SCENES}-{EMOJI}.npz"
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         np.savez(file, pictures=_pictures(), texts=_texts())
@@ -65,7 +66,7 @@ def space(dim: int, *, cache: Path) -> Space:
     return Space(pictures @ rotation, texts @ rotation, neighbours)
 
 
-def spread(known: Space, rows: int) -> Iterator[pa.Array]:
+def spread(known: Space, rows: int) -> Iterator[pa.FixedSizeListArray[Any]]:
     """`rows` vectors between the known pictures, in batches: each a mixture of two neighbours, and some noise."""
     draw = np.random.default_rng(SEED)
     dim = known.pictures.shape[1]
@@ -84,12 +85,12 @@ def spread(known: Space, rows: int) -> Iterator[pa.Array]:
 def _pictures() -> Vectors:
     encoder = load_encoder("align-tiny", engine="torch")
     drawn = [Image.fromarray(draw_scene(scene, size_px=SIZE_PX)) for scene in scenes(seed=1, count=SCENES)]
-    drawn += [openmoji.draw(emoji, size_px=SIZE_PX) for emoji in openmoji.catalogue()]
+    drawn += [openmoji.draw(emoji, size_px=SIZE_PX) for emoji in openmoji.catalogue()[:EMOJI]]
     return encoder.encode_pixels(np.stack([to_pixels(picture, encoder.spec.image) for picture in drawn]))
 
 
 def _texts() -> Vectors:
     draw = random.Random(SEED)
     said = [draw.choice(scene.captions) for scene in scenes(seed=2, count=SCENES)]
-    said += [emoji.name for emoji in openmoji.catalogue()]
+    said += [emoji.name for emoji in openmoji.catalogue()[:EMOJI]]
     return load_encoder("align-tiny").encode_texts(list(dict.fromkeys(said))).vectors
