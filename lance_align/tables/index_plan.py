@@ -11,7 +11,8 @@ from lance_align.errors import ArgumentError
 IndexType = Literal["IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ", "IVF_HNSW_PQ"]
 INDEX_TYPES: tuple[IndexType, ...] = ("IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ", "IVF_HNSW_PQ")
 
-EXACT_BYTES = 32 * 2**20
+# Exact search takes 1.7 ns of processor time a byte (100,000 x 640 float32: 0.44 s, measured with lancedb 0.40), so 30 ms.
+EXACT_BYTES = 16 * 2**20
 ROWS_PER_PARTITION = 4096
 MIN_PARTITIONS, MAX_PARTITIONS = 16, 4096
 # A table that has grown so much since its partitions were made gets new ones; until then rows join those there are.
