@@ -21,16 +21,22 @@ if TYPE_CHECKING:
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
+    from lance_align.indexing import build_index as build_index
+    from lance_align.indexing import search_settings as search_settings
     from lance_align.jobs.backfill import backfill as backfill
     from lance_align.jobs.embed import embed as embed
     from lance_align.jobs.report import JobReport as JobReport
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.spec import ModelSpec as ModelSpec
+    from lance_align.tables.index_report import IndexReport as IndexReport
     from lance_align.tables.orphans import CleanupReport as CleanupReport
     from lance_align.tables.orphans import cleanup as cleanup
+    from lance_align.tables.search_settings import SearchSettings as SearchSettings
     from lance_align.verification import Verification as Verification
     from lance_align.verification import verify as verify
+    from lance_align.warming import WarmUp as WarmUp
+    from lance_align.warming import warm_up as warm_up
 
 __version__ = "0.1.0"
 
@@ -39,20 +45,26 @@ _HOMES = {
     "CleanupReport": "lance_align.tables.orphans",
     "Embeddings": "lance_align.encoders.base",
     "Encoder": "lance_align.encoders.base",
+    "IndexReport": "lance_align.tables.index_report",
     "JobReport": "lance_align.jobs.report",
     "LanceAlignError": "lance_align.errors",
     "ModelSpec": "lance_align.spec",
     "Query": "lance_align.queries",
+    "SearchSettings": "lance_align.tables.search_settings",
     "Verification": "lance_align.verification",
+    "WarmUp": "lance_align.warming",
     "add_labels": "lance_align.labels",
     "allow_models": "lance_align.encoders",
     "attach": "lance_align.attaching",
     "backfill": "lance_align.jobs.backfill",
+    "build_index": "lance_align.indexing",
     "cleanup": "lance_align.tables.orphans",
     "embed": "lance_align.jobs.embed",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
+    "search_settings": "lance_align.indexing",
     "verify": "lance_align.verification",
+    "warm_up": "lance_align.warming",
     "zero_shot": "lance_align.encoders.zero_shot",
 }
 

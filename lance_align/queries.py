@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.encoders.remembered import remembered
 from lance_align.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Query:
         return f"Query({' '.join(f'{part.weight:+g}*{part}' for part in self.parts)})"
 
     def encode(self, encoder: Encoder) -> Vectors:
-        """Embed the query; a tower that no part needs is not used.
+        """Embed the query; a tower that no part needs is not used, and a text asked before is not embedded again.
 
         Returns:
             ``(dim,) float32`` of norm 1.
@@ -124,11 +125,12 @@ class Query:
             ArgumentError: a part cannot be embedded (the message names it), or the parts cancel each other.
         """
         embedded = np.zeros((len(self.parts), encoder.spec.dim))
-        for kind, encode in (("text", encoder.encode_texts), ("image", encoder.encode_images)):
+        for kind in ("text", "image"):
             places = [place for place, part in enumerate(self.parts) if part.kind == kind]
             if places:
                 values: list[Any] = [self.parts[place].value for place in places]
-                embedded[places] = _vectors(encode(values), [self.parts[place] for place in places])
+                found = remembered.encode(encoder, values) if kind == "text" else encoder.encode_images(values)
+                embedded[places] = _vectors(found, [self.parts[place] for place in places])
         for place, part in enumerate(self.parts):
             if part.kind == "vector":
                 embedded[place] = _unit(part, encoder.spec.dim)

@@ -1,13 +1,15 @@
 """Measure this package against the other ways to do the same work, side by side in one run.
 
-The model has align-base's configuration and weights made here (0.7 GB, once); pictures and captions are the demo's.
-Contenders run in turns; each line gives the median rate, its range, the ratio to ours, and the cosine of the vectors
-to those of transformers.
+The model has align-base's configuration and weights made here (0.7 GB, once); pictures and captions are drawn and made
+here too. Contenders run in turns; each line gives the median rate, its range, the ratio to ours, and the cosine of the
+vectors to those of transformers. Each part prints its table when it is done.
 
     python pipelines/benchmark.py
     python pipelines/benchmark.py --parts image --rounds 7 --json benchmark.json
-    python pipelines/benchmark.py --parts growth --rows 1000 --rows 1000000
     python pipelines/benchmark.py --parts decode --photographs ~/Pictures
+    python pipelines/benchmark.py --parts search --parts growth --rows 1000000
+
+On a GPU machine with torch and transformers alone: `python -m lance_align.benchmarks.gpu`.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from math import isnan
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,19 +27,20 @@ from rich.console import Console
 from rich.table import Table
 
 from lance_align import LanceAlignError, __version__
-from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.decoding import decoding_lines
+from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Line
+from lance_align.benchmarks.search import search_lines
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import save_base_checkpoint
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
 
-Part = Literal["image", "text", "job", "growth"]
-Part = Literal["image", "text", "decode"]
-WIDTH = 170  # of the table, in characters
+Part = Literal["image", "text", "decode", "job", "growth", "search", "gpu"]
+CACHE = Path(tempfile.gettempdir(), "lance-align-benchmark")
+WIDTH = 190  # of the table, in characters
 
 app = App(
     name="benchmark.py",
@@ -52,65 +54,72 @@ app = App(
 @app.default
 def benchmark(
     *,
-    parts: Sequence[Part] = ("image", "text"),
+    parts: Sequence[Part] = ("image", "text", "decode", "job", "growth", "search"),
     rounds: int = 5,
     pictures: int = 32,
     captions: int = 256,
+    files: int = 4,
+    photographs: Path | None = None,
     job_rows: int = 96,
     daft_python: Path | None = None,
     rows: Sequence[int] = (1_000, 10_000, 100_000),
-    files: int = 4,
-    photographs: Path | None = None,
     model: Path | None = None,
     json_path: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Print a table of what was measured, and write it as JSON if asked.
+    """Print a table of what was measured for each part, and write all of it as JSON if asked.
 
     Args:
-        parts: what to measure: towers (image, text), whole jobs, and how a job grows with its rows.
+        parts: what to measure: the towers (image, text), decoding, whole jobs, how a job grows with its rows, searching
+            a table, the towers on a GPU.
         rounds: measured rounds, after one that is not.
-        pictures: how many, of 640 pixels a side.
-        captions: how many of each kind.
-        job_rows: pictures of a whole job, JPEGs of 640 pixels a side; align-tiny does twenty times as many.
-        daft_python: an interpreter that has Daft installed, to measure it too.
-        rows: sizes of the jobs that grow; a million take minutes.
-        files: how many of each format and size for `decode`.
+        pictures: of `image`, 640 pixels a side.
+        captions: of `text`, of each kind.
+        files: of `decode`, of each format and size.
         photographs: a folder of your own for `decode`, brought to its sizes; by default they are made.
-        model: an ALIGN checkpoint directory; by default one of align-base's configuration is made, and kept in the
-            directory for temporary files.
+        job_rows: pictures of `job`, JPEGs of 640 pixels a side; align-tiny does twenty times as many.
+        daft_python: an interpreter that has Daft installed, so that `job` measures it too.
+        rows: of the tables of `growth` and `search`; 1000000 takes minutes, and 3 GB among the temporary files.
+        model: an ALIGN checkpoint directory; by default one of align-base's configuration is made, and kept among the
+            temporary files.
         json_path: a file for the figures.
     """
-    for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "rows": min(rows)}.items():
     for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "files": files}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
-    directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
-    lines: list[Line] = []
+    if min(rows, default=0) < 1 or job_rows < 1:
+        raise ArgumentError(f"rows={tuple(rows)}, job_rows={job_rows}; expected numbers above 0")
     console = Console()
-    wide = Console(width=max(console.width, WIDTH))
+    directory = model or save_base_checkpoint(CACHE / "align-base-shape")
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
-    lines += _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions)
-    if "job" in parts:
-        drawn = scene_pictures(min(job_rows, 96), size_px=640)
-        for checkpoint, number in ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows)):
-            contenders = ways(daft_python=daft_python)
-            lines += job_lines(checkpoint, drawn, number, rounds=rounds, contenders=contenders, note=console.print)
-    if "growth" in parts:
-        lines += growth_lines(rows)
-    for line in _measure(parts, directory, rounds=rounds, pictures=pictures, captions=captions):
-        lines.append(line)
-    if "decode" in parts:
-        lines += decoding_lines(directory, number=files, folder=photographs, rounds=rounds)
-    wide.print(_table(lines))
-    if json_path is not None:
-        json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))
 
+    def measure(part: Part) -> Iterable[Line]:
+        if part == "image":
+            return image_lines(directory, scene_pictures(pictures, size_px=640), rounds=rounds)
+        if part == "text":
+            return text_lines(directory, caption_mixes(captions), rounds=rounds)
+        if part == "decode":
+            return decoding_lines(directory, number=files, folder=photographs, rounds=rounds)
+        if part == "job":
+            drawn = scene_pictures(min(job_rows, 96), size_px=640)
+            models = ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows))
+            how = {"rounds": rounds, "contenders": ways(daft_python=daft_python), "note": console.print}
+            return [line for checkpoint, number in models for line in job_lines(checkpoint, drawn, number, **how)]
+        if part == "growth":
+            return growth_lines(rows)
+        if part == "search":
+            asked = caption_mixes(400)["scene captions"]
+            return search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)
+        from lance_align.benchmarks.gpu import gpu_lines
 
-def _measure(parts: Sequence[Part], directory: Path, *, rounds: int, pictures: int, captions: int) -> Iterator[Line]:
-    if "image" in parts:
-        yield from image_lines(directory, scene_pictures(pictures, size_px=640), rounds=rounds)
-    if "text" in parts:
-        yield from text_lines(directory, caption_mixes(captions), rounds=rounds)
+        return gpu_lines(directory, rounds=rounds)
+
+    lines: list[Line] = []
+    for part in parts:
+        measured = list(measure(part))
+        Console(width=max(console.width, WIDTH)).print(_table(measured))
+        lines += measured
+        if json_path is not None:
+            json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2, allow_nan=False))
 
 
 def _table(lines: Sequence[Line]) -> Table:
@@ -118,18 +127,15 @@ def _table(lines: Sequence[Line]) -> Table:
     for name in ("part", "way", "median", "range", "ratio", "min cosine", "mean cosine", ""):
         table.add_column(name, justify="left" if name in ("part", "way", "") else "right", no_wrap=name != "")
     for line in lines:
-        figures = (
-            (line.ratio, f"{line.ratio:.2f}"),
-            (line.min_cosine, f"{line.min_cosine:.6f}"),
-            (line.mean_cosine, f"{line.mean_cosine:.6f}"),
-        )
         table.add_row(
             line.part,
             line.name,
             f"{line.median:.2f} {line.unit}",
             f"{line.low:.2f}-{line.high:.2f}",
-            *("" if isnan(number) else text for number, text in figures),
-            ", ".join(f"{name} {value:.1f}" for name, value in line.notes.items()),
+            "" if line.ratio is None else f"{line.ratio:.2f}",
+            "" if line.min_cosine is None else f"{line.min_cosine:.6f}",
+            "" if line.mean_cosine is None else f"{line.mean_cosine:.6f}",
+            ", ".join(f"{name} {value:.4g}" for name, value in line.notes.items()),
         )
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -12,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.decoding import decoding_lines
+from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Contender, side_by_side
-from lance_align.benchmarks.processes import measure
-from lance_align.benchmarks.weights import build_model
-from lance_align.errors import JobError
 from lance_align.benchmarks.photographs import photo_files
+from lance_align.benchmarks.processes import measure
+from lance_align.benchmarks.search import search_lines
 from lance_align.benchmarks.weights import build_model
-from lance_align.errors import ArgumentError
+from lance_align.encoders.checkpoints import BUNDLED
+from lance_align.errors import ArgumentError, JobError
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
@@ -42,7 +43,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_way_is_measured_and_gives_the_references_vectors(model: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    done = run("--model", model, "--rounds", 2, "--pictures", 5, "--captions", 40, "--json", figures)
+    parts = ("--parts", "image", "--parts", "text")
+    done = run("--model", model, *parts, "--rounds", 2, "--pictures", 5, "--captions", 40, "--json", figures)
     assert done.returncode == 0, done.stderr
     lines = json.loads(figures.read_text())
     assert [line["name"] for line in lines if line["part"] == "image tower"] == [
@@ -72,9 +74,9 @@ def test_whole_jobs_give_the_loops_vectors(others: tuple[str, ...], model: Path)
     notes: list[str] = []
     pictures = scene_pictures(3, size_px=80)
     found = list(job_lines(model, pictures, 5, rounds=1, contenders=contenders, note=notes.append))
-    alone = [line.name for line in found if np.isnan(line.ratio)]
+    alone = [line.name for line in found if line.ratio is None]
     assert alone == ["encoder, openvino", "decoder, openvino, one core", "ideal, openvino"]
-    whole = [line for line in found if not np.isnan(line.ratio)]
+    whole = [line for line in found if line.ratio is not None]
     assert [line.name for line in whole] == [name for name in taken if not name.startswith("Daft")]
     assert all(line.min_cosine > 0.9999 for line in whole), whole
     assert all(line.notes["start s"] > 0 for line in whole)
@@ -108,6 +110,8 @@ def test_a_program_is_measured_with_what_it_starts() -> None:
     assert sys.platform != "linux" or 0.2 < used.cpu_s < used.wall_s * 2
     with pytest.raises(JobError, match="failed: no"):
         measure([sys.executable, "-c", "raise SystemExit('no')"], timeout_s=60)
+
+
 def test_decoding_is_measured_on_made_pictures_and_on_the_users(tmp_path: Path) -> None:
     model = save_checkpoint(
         build_model(small_config(), seed=0, warm_up=32), tmp_path / "model", preprocessor=SMALL_PREPROCESSOR
@@ -139,6 +143,23 @@ def test_decoding_is_measured_on_made_pictures_and_on_the_users(tmp_path: Path) 
 
 def _each(sizes: dict[str, tuple[int, int]]) -> list[tuple[str, dict[str, tuple[int, int]]]]:
     return [(name, {name: size}) for name, size in sizes.items()]
+
+
+def test_searches_are_measured_with_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"vectors.SCENES": 30, "vectors.EMOJI": 10, "search.QUERIES": 5}.items():
+        monkeypatch.setattr(f"lance_align.benchmarks.{name}", value)
+    monkeypatch.setattr("lance_align.tables.index_plan.EXACT_BYTES", 0)
+    captions = caption_mixes(20)["scene captions"]
+    lines = list(search_lines(BUNDLED / "align-tiny", sizes=[400], rounds=1, captions=captions, cache=tmp_path))
+    assert lines[0].part == "search, start"
+    assert {line.part for line in lines[1:]} == {"search, 400 rows"}
+    by_name = {line.name: line for line in lines}
+    assert by_name["the encoder alone"].ratio == 1.0
+    assert by_name["ours, exact"].notes["recall"] == 1.0
+    assert by_name["ours, exact"].notes["of pictures"] == 1.0
+    assert by_name["ours, IVF_SQ 16"].notes["recall"] > 0.5
+    assert all(0 < line.low <= line.median <= line.high for line in lines)
+    json.dumps([dataclasses.asdict(line) for line in lines], allow_nan=False)
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

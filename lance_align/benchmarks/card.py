@@ -114,7 +114,7 @@ def activations(tower: VisionTower) -> int:
 
 
 def line(
-    part: str, name: str, *, unit: str, rows: int, times_s: list[float], cosine: float, notes: dict[str, float]
+    part: str, name: str, *, unit: str, rows: int, times_s: list[float], cosine: float | None, notes: dict[str, float]
 ) -> Line:
     """A line of the benchmark, from the seconds that `rows` rows took; ratios are made when all lines are there."""
     return Line(
@@ -124,7 +124,6 @@ def line(
         median=rows / statistics.median(times_s),
         low=rows / max(times_s),
         high=rows / min(times_s),
-        ratio=float("nan"),
         min_cosine=cosine,
         mean_cosine=cosine,
         notes=notes,

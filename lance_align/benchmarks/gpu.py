@@ -181,7 +181,7 @@ def _transformers(directory: Path, card: Card) -> Iterator[Line]:
             unit="captions/s",
             rows=len(tokens),
             times_s=card.seconds(captions, tokens, mask),
-            cosine=float("nan"),  # other captions
+            cosine=None,  # of other captions
             notes={},
         )
 
@@ -219,7 +219,8 @@ def main() -> None:
     for each in lines:
         rate = f"{each.median:,.0f} {each.unit} ({each.low:,.0f}-{each.high:,.0f}), {each.ratio:.2f} of ours"
         notes = "".join(f", {value:.0f} {name}" for name, value in each.notes.items())
-        print(f"{each.name:<56} {rate:<56} cosine {each.min_cosine:.6f}{notes}")
+        cosine = "" if each.min_cosine is None else f"cosine {each.min_cosine:.6f}"
+        print(f"{each.name:<56} {rate:<56} {cosine}{notes}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([dataclasses.asdict(each) for each in lines], indent=2))
 

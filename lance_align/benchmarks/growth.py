@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import math
 import sys
 import tempfile
 import time
@@ -25,7 +24,6 @@ ROWS_PER_GROUP = 50_000
 PICTURES_UP_TO = 10_000  # rows; above, texts alone: decoding would be all that is measured
 PICTURE_PX = 96
 DISTINCT_PICTURES = 256
-NAN = float("nan")
 
 Kind = Literal["texts", "pictures"]
 
@@ -57,14 +55,12 @@ def _grown(kind: Kind, rows: int, place: Path) -> Line:
     rate = rows / run.wall_s
     notes = {
         "all s": run.wall_s,
-        "first commit s": versions.first_s,
+        "first commit s": versions.first_s if versions.first_s is not None else run.wall_s,
         "commits s": report["stage_s"]["commit"],
         "again s": again.wall_s,
         "CPU us a row": 1e6 * run.cpu_s / rows,
         "table MB": sum(file.stat().st_size for file in (place / "db").rglob("*") if file.is_file()) / 1e6,
-        "driver MiB": run.peak_mb.get("driver", NAN),
-        "ledger MiB": run.peak_mb.get("ledger", NAN),
-        "worker MiB": run.peak_mb.get("worker", NAN),
+        **{f"{name} MiB": run.peak_mb[name] for name in ("driver", "ledger", "worker") if name in run.peak_mb},
     }
     return Line(
         part=f"growth, {kind}",
@@ -73,9 +69,6 @@ def _grown(kind: Kind, rows: int, place: Path) -> Line:
         median=rate,
         low=rate,
         high=rate,
-        ratio=1.0,
-        min_cosine=NAN,
-        mean_cosine=NAN,
         notes=notes,
     )
 
@@ -86,10 +79,10 @@ class _Versions:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._began = time.perf_counter()
-        self.first_s = NAN
+        self.first_s: float | None = None
 
     def look(self) -> None:
-        if math.isnan(self.first_s) and self._folder.is_dir() and len(list(self._folder.iterdir())) > 1:
+        if self.first_s is None and self._folder.is_dir() and len(list(self._folder.iterdir())) > 1:
             self.first_s = time.perf_counter() - self._began
 
 

@@ -204,9 +204,6 @@ def _alone(part: str, way: Way, model: Path, data: Sequence[bytes]) -> Iterator[
             median=rate,
             low=rate,
             high=rate,
-            ratio=float("nan"),
-            min_cosine=float("nan"),
-            mean_cosine=float("nan"),
             notes=notes,
         )
 

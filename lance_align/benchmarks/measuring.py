@@ -37,8 +37,9 @@ class Line:
         name: of the contender.
         unit: of the rates.
         median, low, high: rates over the rounds.
-        ratio: the median over ours: 0.25 is a quarter of our rate.
-        min_cosine, mean_cosine: of its vectors to those of the reference, the last contender.
+        ratio: the median over ours: 0.25 is a quarter of our rate; None where there is nothing to compare.
+        min_cosine, mean_cosine: of its vectors to those of the reference, the last contender; None where there are
+            none.
         notes: anything else, by name.
     """
 
@@ -48,9 +49,9 @@ class Line:
     median: float
     low: float
     high: float
-    ratio: float
-    min_cosine: float
-    mean_cosine: float
+    ratio: float | None = None
+    min_cosine: float | None = None
+    mean_cosine: float | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ ids        names for rows
 ledger     which id is whose, and what is done about it
 stages     what worker processes do with rows
 filling    the parts of a backfill
+indexing   the indexes of a table after a job
 policy     what is done about rows that are there, doubled, changed or gone
 watchdog   ends a worker that makes no progress
 attempts   storage calls, repeated where that may help

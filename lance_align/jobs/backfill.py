@@ -20,6 +20,7 @@ from lance_align.jobs.cluster import cluster, shape
 from lance_align.jobs.filling.gaps import GapSource, ReadGaps
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.running import FillJob
+from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
 from lance_align.jobs.sources.location import References, locate
@@ -54,6 +55,7 @@ def backfill(
     device: str = "auto",
     engine: EngineName = "auto",
     precision: Precision = "auto",
+    index: Indexing = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -94,6 +96,10 @@ def backfill(
         engine: what runs the image tower: openvino (on a CPU), torch, compiled (torch, after a minute of compiling: for
             long jobs on GPUs); by default OpenVINO on CPUs where it is installed, else torch.
         precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
+        index: what is done about indexes once no row is empty. auto: one that is there takes in the new rows, and where
+            there is none and exact search would be slow, one is built; recall is measured with texts, and the report
+            says what it is and what to write to search with it. distributed: the same, built on all nodes with
+            lance-ray, as auto does by itself where it is installed and there are several. none: nothing.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
@@ -106,7 +112,8 @@ def backfill(
     Raises:
         ArgumentError: the table, its model or an option cannot be used; nothing was changed.
         MissingExtraError: an optional package is missing.
-        JobError: rows are still without vector and reason, or too many failed (then `report` holds the account).
+        JobError: rows are still without vector and reason, too many failed, or an index could not be built (then
+            `report` holds the account).
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was made is committed.
     """
     started_at = datetime.now().astimezone()
@@ -124,6 +131,7 @@ def backfill(
     )
     check_engine(engine)
     check_precision(precision)
+    check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     filler = Filler(location.uri, vector, storage_options=location.storage_options)
     spec = _trusted(filler)
@@ -157,7 +165,8 @@ def backfill(
             ),
         )
         report = job.run(started_at=started_at, progress=progress, log_file=log_file)
-    objection = policy.objection(report)
+        report = with_indexes(report, location, [vector], index)
+    objection = policy.objection(report) or index_objection(report)
     if objection is not None:
         raise JobError(objection, report)
     return report

@@ -19,6 +19,7 @@ from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.cluster import cluster, shape
 from lance_align.jobs.columns import Keep, choose_columns
+from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.ledger.ledger import OnChanged
 from lance_align.jobs.policy import Duplicates, Policy, WhenGone
 from lance_align.jobs.report import JobReport, parse_max_errors
@@ -71,6 +72,7 @@ def embed(
     device: str = "auto",
     engine: EngineName = "auto",
     precision: Precision = "auto",
+    index: Indexing = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -121,6 +123,10 @@ def embed(
         engine: what runs the image tower: openvino (on a CPU), torch, compiled (torch, after a minute of compiling: for
             long jobs on GPUs); by default OpenVINO on CPUs where it is installed, else torch.
         precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
+        index: what is done about indexes once every row is in. auto: one that is there takes in the new rows, and where
+            there is none and exact search would be slow, one is built; recall is measured with texts, and the report
+            says what it is and what to write to search with it. distributed: the same, built on all nodes with
+            lance-ray, as auto does by itself where it is installed and there are several. none: nothing.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: credentials and endpoint of the database's object store.
         progress: show progress on standard error.
@@ -132,8 +138,8 @@ def embed(
     Raises:
         ArgumentError: the source, a column, the model or the table cannot be used; nothing was changed.
         MissingExtraError: an optional package is missing.
-        JobError: not every row is in the table; or it is, but too many failed, or there were duplicates or changed
-            rows where these are errors (then `report` holds the account).
+        JobError: not every row is in the table; or it is, but too many failed, an index could not be built, or there
+            were duplicates or changed rows where these are errors (then `report` holds the account).
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was written is committed.
     """
     started_at = datetime.now().astimezone()
@@ -158,6 +164,7 @@ def embed(
     )
     check_engine(engine)
     check_precision(precision)
+    check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     named = [column for column in (image, text, id) if column is not None]
     rows = open_source(
@@ -203,7 +210,8 @@ def embed(
             policy=policy,
         )
         report = job.run(started_at=started_at, progress=progress, log_file=log_file)
-    objection = policy.objection(report)
+        report = with_indexes(report, location, [column.vector for column in columns.layout.embedded], index)
+    objection = policy.objection(report) or index_objection(report)
     if objection is not None:
         raise JobError(objection, report)
     return report

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from lance_align.errors import ArgumentError
+from lance_align.tables.index_report import IndexReport
 
 STAGES = ("read", "decode", "encode", "write", "commit")
 SHOWN = 3  # rows of a list in the text
@@ -60,6 +61,7 @@ class JobReport:
         gone_ids: the first 1,000 of their ids, in the table's order.
         removed: how many of them were removed.
         plan: what was chosen for the cluster, by the names of the job's options.
+        indexes: what was done about the index of each vector column; empty where nobody asked.
     """
 
     source: str
@@ -87,6 +89,7 @@ class JobReport:
     gone_ids: Sequence[str] = ()
     removed: int = 0
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    indexes: Sequence[IndexReport] = ()
 
     @property
     def elapsed_s(self) -> float:
@@ -131,7 +134,7 @@ class JobReport:
             "stage_shares": self.shares(),
             "bottleneck": self.bottleneck,
         }
-        for name in ("duplicate_rows", "changed_rows"):
+        for name in ("duplicate_rows", "changed_rows", "indexes"):
             fields[name] = [dataclasses.asdict(row) for row in getattr(self, name)]
         return json.dumps(fields, indent=2, default=dict)
 
@@ -159,6 +162,7 @@ class JobReport:
             lines.append(f"    {stage:<8}{self.stage_s.get(stage, 0.0):>10.1f} s {share:>6.0%}{mark}")
         if self.plan:
             lines += [f"  {plan_line(self.plan)}"]
+        lines += [f"  {line}" for index in self.indexes for line in index.to_lines()]
         return "\n".join(lines)
 
     def _life(self) -> list[str]:

@@ -15,6 +15,10 @@
     gone       rows that leave because the input no longer has them
     filling    vectors into rows that are there
     done       ids and counts of what is there
+    index_plan which index a column should have
+    indexes    found, built, extended
+    index_report what was done about one
+    search_settings how one is to be searched
     orphans    files that no version needs
     failures   Lance's errors as one line with a remedy
 

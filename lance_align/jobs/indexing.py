@@ -1,0 +1,114 @@
+"""The indexes of a table after a job: its rows are in, whatever happens here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import ray
+from ray.exceptions import RayError
+
+from lance_align.errors import ArgumentError, LanceAlignError, MissingExtraError
+from lance_align.jobs.failures import GO_ON
+from lance_align.jobs.report import JobReport
+from lance_align.tables.failures import LANCE_ERRORS, lance_failures
+from lance_align.tables.index_plan import TRAINING_ROWS, IndexPlan
+from lance_align.tables.index_report import IndexReport
+from lance_align.tables.indexes import create_index
+from lance_align.tables.location import TableLocation
+
+# What a job does about indexes. auto: extends those that are there, and builds one where exact search is slow;
+# distributed: the same, built by tasks on all nodes; none: nothing.
+Indexing = Literal["auto", "distributed", "none"]
+LANCE_RAY = "lance_ray"
+
+
+def check_indexing(index: str) -> None:
+    """Refuse what cannot be done before anything else is.
+
+    Raises:
+        ArgumentError: not one of `Indexing`.
+        MissingExtraError: ``distributed``, and lance-ray is not installed.
+    """
+    if index not in get_args(Indexing):
+        raise ArgumentError(f"index={index!r}; expected one of {', '.join(get_args(Indexing))}")
+    if index == "distributed" and not _has_lance_ray():
+        raise MissingExtraError(LANCE_RAY, "distributed")
+
+
+def with_indexes(report: JobReport, location: TableLocation, vectors: Sequence[str], index: Indexing) -> JobReport:
+    """The report of a job, and what was done about the indexes of its vector columns after it; nothing is raised."""
+    if index == "none":
+        return report
+    import lancedb  # takes seconds, which a job need not begin with
+
+    from lance_align.indexing import build_index
+
+    spread = index == "distributed" or (_nodes() > 1 and _has_lance_ray())
+    found = []
+    version = report.table_version
+    for vector in vectors:
+        try:
+            with lance_failures("open", location.uri):
+                table = lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
+            found.append(build_index(table, vector=vector, build=distributed_index if spread else create_index))
+            version = max(version, int(table.version))
+        except (LanceAlignError, RayError, MemoryError, ImportError, *LANCE_ERRORS) as error:
+            line = " ".join(str(error).split())[:300] or type(error).__name__
+            found.append(IndexReport(vector=vector, action="failed", error=line))
+    return dataclasses.replace(report, indexes=tuple(found), table_version=version)
+
+
+def index_objection(report: JobReport) -> str | None:
+    """Why a run whose rows are all in counts as failed nonetheless, in one line; None if it does not."""
+    failed = [each for each in report.indexes if each.action == "failed"]
+    if not failed:
+        return None
+    names = ", ".join(repr(each.vector) for each in failed)
+    return f"every row is in the table, but the index of {names} could not be built: {failed[0].error}; {GO_ON}"
+
+
+def distributed_index(table: Any, vector: str, plan: IndexPlan, *, name: str) -> None:
+    """As `create_index`, but tasks on all nodes of the cluster each index some of the fragments.
+
+    Raises:
+        TableError: it could not be built.
+        MissingExtraError: lance-ray is not installed.
+    """
+    if not _has_lance_ray():
+        raise MissingExtraError(LANCE_RAY, "distributed")
+    from lance_ray import create_index as create
+
+    options: dict[str, Any] = {} if plan.sub_vectors is None else {"num_sub_vectors": plan.sub_vectors}
+    if plan.type == "IVF_RQ":
+        options["num_bits"] = 1  # lance-ray 0.5 wants it said
+    table.checkout_latest()
+    dataset = table.to_lance()
+    with lance_failures(f"build an index ({plan.type}) of {vector!r} in", str(dataset.uri)):
+        create(
+            str(dataset.uri),
+            vector,
+            plan.type,
+            name=name,
+            replace=True,
+            num_workers=max(1, min(_nodes(), len(dataset.get_fragments()))),
+            storage_options=dataset.latest_storage_options(),
+            metric="l2",
+            num_partitions=plan.partitions,
+            sample_rate=TRAINING_ROWS,
+            **options,
+        )
+    table.checkout_latest()
+
+
+def _has_lance_ray() -> bool:
+    return importlib.util.find_spec(LANCE_RAY) is not None
+
+
+def _nodes() -> int:
+    """Living nodes of the cluster."""
+    if not ray.is_initialized():
+        return 1
+    return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
