@@ -28,6 +28,7 @@ from rich.table import Table
 
 from lance_align import LanceAlignError, __version__
 from lance_align.benchmarks.decoding import decoding_lines
+from lance_align.benchmarks.gpu import gpu_lines, require_gpu
 from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
@@ -88,6 +89,8 @@ def benchmark(
             raise ArgumentError(f"{name}={value}; expected a number above 0")
     if min(rows, default=0) < 1 or job_rows < 1:
         raise ArgumentError(f"rows={tuple(rows)}, job_rows={job_rows}; expected numbers above 0")
+    if "gpu" in parts:
+        require_gpu()
     console = Console()
     directory = model or save_base_checkpoint(CACHE / "align-base-shape")
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
@@ -109,8 +112,6 @@ def benchmark(
         if part == "search":
             asked = caption_mixes(400)["scene captions"]
             return search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)
-        from lance_align.benchmarks.gpu import gpu_lines
-
         return gpu_lines(directory, rounds=rounds)
 
     lines: list[Line] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lance_align.benchmarks.decoding import decoding_lines
@@ -160,6 +161,15 @@ def test_searches_are_measured_with_words(tmp_path: Path, monkeypatch: pytest.Mo
     assert by_name["ours, IVF_SQ 16"].notes["recall"] > 0.5
     assert all(0 < line.low <= line.median <= line.high for line in lines)
     json.dumps([dataclasses.asdict(line) for line in lines], allow_nan=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpus_part_needs_one() -> None:
+    command = [sys.executable, "-m", "lance_align.benchmarks.gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: torch sees no GPU here; the other parts of the benchmark run on the CPU\n"
+    assert run("--parts", "gpu").stderr.endswith(done.stderr)
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Only:
 sys.meta_path[:] = [Only(finder) for finder in sys.meta_path]
 
 import lance_align
+import lance_align.benchmarks.gpu
 from lance_align.encoders import load_encoder, resolve_spec
 from lance_align.errors import MissingExtraError
 import numpy as np

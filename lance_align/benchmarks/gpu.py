@@ -33,6 +33,7 @@ from lance_align.encoders.engines.base import EngineName, Features, Pixels, agre
 from lance_align.encoders.engines.module import prepare
 from lance_align.encoders.towers import VisionTower, load_vision_tower
 from lance_align.encoders.weights import Weights
+from lance_align.errors import ArgumentError, LanceAlignError
 
 BATCHES = (32, 128, 512, 1024)
 # Of the ways that take a minute to prepare, or the memory of all their passes.
@@ -49,14 +50,25 @@ def gpu_lines(directory: Path, *, rounds: int) -> Iterator[Line]:
     """Measure the first GPU with an ALIGN checkpoint; ratios are to our encoder as a job calls it.
 
     Raises:
-        RuntimeError: torch sees no GPU.
+        ArgumentError: torch sees no GPU.
     """
+    require_gpu()
     card = Card.measured(rounds=rounds)
     lines = [*_encoders(directory, card)]
     lines += [*_towers(directory, card), *_transformers(directory, card)]
     for each in lines:
         ours = next(other.median for other in lines if other.part == each.part)
         yield dataclasses.replace(each, ratio=each.median / ours)
+
+
+def require_gpu() -> None:
+    """Refuse a machine without one.
+
+    Raises:
+        ArgumentError: torch sees no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise ArgumentError("torch sees no GPU here; the other parts of the benchmark run on the CPU")
 
 
 def _encoders(directory: Path, card: Card) -> Iterator[Line]:
@@ -210,9 +222,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measured passes of each way")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("error: torch sees no GPU here; the other parts of the benchmark run on the CPU")
     made_here = Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape")
+    require_gpu()
     directory = arguments.model or save_base_checkpoint(made_here)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {directory}")
     lines = list(gpu_lines(directory, rounds=arguments.rounds))
@@ -226,4 +237,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LanceAlignError as error:
+        sys.exit(f"error: {error}")
