@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
-    from lance_align.indexing import build_index as build_index
-    from lance_align.indexing import search_settings as search_settings
+    from lance_align.indexing.building import build_index as build_index
+    from lance_align.indexing.building import search_settings as search_settings
     from lance_align.jobs.backfill import backfill as backfill
     from lance_align.jobs.embed import embed as embed
     from lance_align.jobs.report import JobReport as JobReport
@@ -57,12 +57,12 @@ _HOMES = {
     "allow_models": "lance_align.encoders",
     "attach": "lance_align.attaching",
     "backfill": "lance_align.jobs.backfill",
-    "build_index": "lance_align.indexing",
+    "build_index": "lance_align.indexing.building",
     "cleanup": "lance_align.tables.orphans",
     "embed": "lance_align.jobs.embed",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
-    "search_settings": "lance_align.indexing",
+    "search_settings": "lance_align.indexing.building",
     "verify": "lance_align.verification",
     "warm_up": "lance_align.warming",
     "zero_shot": "lance_align.encoders.zero_shot",

@@ -10,7 +10,7 @@ import numpy as np
 
 from lance_align.errors import TableError
 from lance_align.functions import table_function
-from lance_align.indexing import search_settings
+from lance_align.indexing.building import search_settings
 from lance_align.queries import Query
 from lance_align.tables.failures import lance_failures
 from lance_align.tables.handles import dataset_of

@@ -15,8 +15,8 @@ import pytest
 import lance_align
 from lance_align import build_index, embed, load_encoder, search_settings
 from lance_align.errors import ArgumentError, JobError, LanceAlignError, MissingExtraError, TableError
+from lance_align.indexing.sample import sample_queries, vocabulary
 from lance_align.jobs.indexing import distributed_index
-from lance_align.sample_queries import sample_queries, vocabulary
 from lance_align.tables.index_plan import has_outgrown, plan_index
 from lance_align.tables.search_settings import SETTINGS_KEY, SearchSettings
 from lance_align.testing import FAKE_SPEC

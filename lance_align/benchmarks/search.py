@@ -22,8 +22,8 @@ from lance_align.benchmarks.measuring import OURS, Line
 from lance_align.benchmarks.vectors import Space, space, spread
 from lance_align.encoders import allow_models, load_encoder, resolve_spec
 from lance_align.encoders.remembered import remembered
-from lance_align.indexing import build_index, choose_settings
-from lance_align.recall import nearest, recall
+from lance_align.indexing.building import build_index, choose_settings
+from lance_align.indexing.recall import nearest, recall
 from lance_align.tables.index_report import IndexReport
 from lance_align.tables.layout import EmbeddedColumn
 from lance_align.tables.metadata import function_metadata

@@ -44,7 +44,7 @@ def with_indexes(report: JobReport, location: TableLocation, vectors: Sequence[s
         return report
     import lancedb  # takes seconds, which a job need not begin with
 
-    from lance_align.indexing import build_index
+    from lance_align.indexing.building import build_index
 
     spread = index == "distributed" or (_nodes() > 1 and _has_lance_ray())
     found = []

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lance_align.encoders.base import Vectors
 from lance_align.errors import ArgumentError, TableError
-from lance_align.recall import nearest, recall
-from lance_align.sample_queries import sample_queries
+from lance_align.indexing.recall import nearest, recall
+from lance_align.indexing.sample import sample_queries
 from lance_align.tables.handles import dataset_of
 from lance_align.tables.index_plan import has_outgrown, named_plan, plan_index
 from lance_align.tables.index_report import TARGET_RECALL, Action, IndexReport
@@ -36,7 +36,7 @@ def build_index(
 ) -> IndexReport:
     """Build the index of a vector column, or extend the one it has, and measure what it finds.
 
-    Recall is measured with texts (see `lance_align.sample_queries`) against exact search, with LanceDB's defaults
+    Recall is measured with texts (see `lance_align.indexing.sample`) against exact search, with LanceDB's defaults
     first; where these find less than `target_recall`, more partitions are looked into and more rows compared by their
     full vectors, until they do or nothing helps. What was found is kept in the table's metadata, where
     `search_settings` reads it.
@@ -182,7 +182,7 @@ def choose_settings(
 
     Args:
         queries: ``(n, dim) float32``, n at least 1.
-        truth: of these queries, see `lance_align.recall.nearest`.
+        truth: of these queries, see `lance_align.indexing.recall.nearest`.
 
     Raises:
         TableError: the search failed.
