@@ -71,7 +71,9 @@ def benchmark(
     for name, value in {"rounds": rounds, "pictures": pictures, "captions": captions, "files": files}.items():
         if value < 1:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
-    directory = model or save_base_checkpoint(Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape"))
+    directory = model or save_base_checkpoint(
+        Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-textured")
+    )
     lines: list[Line] = []
     console = Console()
     wide = Console(width=max(console.width, WIDTH))
