@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,12 +34,11 @@ from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.search import search_lines
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
-from lance_align.benchmarks.weights import save_base_checkpoint
+from lance_align.benchmarks.weights import CACHE, save_base_checkpoint
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
 
 Part = Literal["image", "text", "decode", "job", "growth", "search", "gpu"]
-CACHE = Path(tempfile.gettempdir(), "lance-align-benchmark")
 WIDTH = 190  # of the table, in characters
 
 app = App(
@@ -92,7 +90,7 @@ def benchmark(
     if "gpu" in parts:
         require_gpu()
     console = Console()
-    directory = model or save_base_checkpoint(CACHE / "align-base-shape")
+    directory = model or save_base_checkpoint()
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
 
     def measure(part: Part) -> Iterable[Line]:

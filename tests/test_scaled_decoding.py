@@ -113,10 +113,10 @@ def test_a_jpeg_is_scaled_from_the_size_on_that_leaves_twice_what_is_needed() ->
         assert distance(read_pixels(data, spec), whole(data, spec)) <= 6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
-    width=st.integers(1, 2600),
-    height=st.integers(1, 2600),
+    width=st.integers(1, 2200),
+    height=st.integers(1, 2200),
     orientation=st.sampled_from(sorted(UNDONE)),
     resize=st.tuples(st.integers(1, 500), st.integers(1, 500)),
     thumbnail_px=st.integers(1, 900),
@@ -140,10 +140,9 @@ def test_no_size_loses_pixels_or_its_place(
     assert np.abs(np.subtract(Image.open(io.BytesIO(thumbnail)).size, expected)).max() <= 1
 
 
-@pytest.mark.parametrize("size", [(2500, 1301), (1109, 2047)])
-@pytest.mark.parametrize("orientation", sorted(UNDONE))
+@pytest.mark.parametrize(("orientation", "size"), [*((each, (1301, 1109)) for each in UNDONE), (7, (2051, 2049))])
 def test_a_camera_may_be_held_in_any_way(orientation: int, size: tuple[int, int]) -> None:
-    """Sizes that no scale divides: without the rest of a pixel, columns near an edge would move by half of one."""
+    """Sizes that no scale divides: without the rest of a pixel, columns near an edge would move by a part of one."""
     upright = waves(*size)
     data = camera(upright, orientation)
     pixels, thumbnail = pixels_and_thumbnail(data, SPEC, thumbnail_px=160)
@@ -234,7 +233,7 @@ def test_limits_are_of_the_whole_picture() -> None:
 WAVES = encoded(waves(1100, 1050), "JPEG", quality=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     cut=st.integers(0, len(WAVES)),
     flips=st.lists(st.tuples(st.integers(0, 999), st.integers(0, 255)), min_size=1, max_size=4),

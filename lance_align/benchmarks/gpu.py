@@ -13,7 +13,6 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,9 +221,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measured passes of each way")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
-    made_here = Path(tempfile.gettempdir(), "lance-align-benchmark", "align-base-shape")
     require_gpu()
-    directory = arguments.model or save_base_checkpoint(made_here)
+    directory = arguments.model or save_base_checkpoint()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {directory}")
     lines = list(gpu_lines(directory, rounds=arguments.rounds))
     for each in lines:
