@@ -97,7 +97,7 @@ def test_small_pictures_of_every_kind_are_bit_for_bit_the_whole_ones(name: str) 
         assert thumbnail == encode_thumbnail(decode(data), max_side=50)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
 def test_large_pictures_of_other_formats_are_bit_for_bit_the_whole_ones(kind: str) -> None:
     data = encoded(waves(1800, 1300), kind)
     assert np.array_equal(read_pixels(data, SPEC), whole(data))
@@ -180,7 +180,7 @@ def photographs() -> list[bytes]:
 
 
 def test_the_model_sees_the_same_picture(photographs: list[bytes]) -> None:
-    encoder = load_encoder("align-tiny", device="cpu")
+    encoder = load_encoder("align-tiny", device="cpu", engine="torch")
     scaled = encoder.encode_images(photographs).vectors
     full = encoder.encode_images([decode(data) for data in photographs]).vectors
     assert not np.array_equal(scaled, full)
