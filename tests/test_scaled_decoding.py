@@ -10,7 +10,7 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -114,6 +114,7 @@ def test_a_jpeg_is_scaled_from_the_size_on_that_leaves_twice_what_is_needed() ->
 
 
 @settings(max_examples=15, deadline=None)
+@example(width=2100, height=2100, orientation=1, resize=(500, 500), thumbnail_px=900)
 @given(
     width=st.integers(1, 2200),
     height=st.integers(1, 2200),
