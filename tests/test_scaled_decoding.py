@@ -10,7 +10,7 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -97,7 +97,7 @@ def test_small_pictures_of_every_kind_are_bit_for_bit_the_whole_ones(name: str) 
         assert thumbnail == encode_thumbnail(decode(data), max_side=50)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
 def test_large_pictures_of_other_formats_are_bit_for_bit_the_whole_ones(kind: str) -> None:
     data = encoded(waves(1800, 1300), kind)
     assert np.array_equal(read_pixels(data, SPEC), whole(data))
@@ -114,6 +114,7 @@ def test_a_jpeg_is_scaled_from_the_size_on_that_leaves_twice_what_is_needed() ->
 
 
 @settings(max_examples=15, deadline=None)
+@example(width=2100, height=2100, orientation=1, resize=(500, 500), thumbnail_px=900)
 @given(
     width=st.integers(1, 2200),
     height=st.integers(1, 2200),
@@ -180,7 +181,7 @@ def photographs() -> list[bytes]:
 
 
 def test_the_model_sees_the_same_picture(photographs: list[bytes]) -> None:
-    encoder = load_encoder("align-tiny", device="cpu")
+    encoder = load_encoder("align-tiny", device="cpu", engine="torch")
     scaled = encoder.encode_images(photographs).vectors
     full = encoder.encode_images([decode(data) for data in photographs]).vectors
     assert not np.array_equal(scaled, full)
