@@ -124,6 +124,7 @@ def _enrol(
     source: Source, id_column: str, ledger: RemoteLedger, stretches: Sequence[Stretch], stall_seconds: float
 ) -> None:
     """What a task does: it may be run again, and says the same."""
+    ledger.tally()  # answers when it has read the table's ids, which may take minutes and is no stall
     with watched(stall_seconds):  # once: to watch each of many small files took longer than to read them
         for stretch in stretches:
             started = time.perf_counter()
