@@ -184,7 +184,7 @@ def test_threads_take_turns() -> None:
 
 
 def test_memory_is_what_was_asked_for() -> None:
-    data = encoded(scene(6000, 6000, seed=3), "PNG", compress_level=1)  # 144 MB in Pillow
+    data = encoded(scene(8000, 8000, seed=3), "PNG", compress_level=1)  # 256 MB in Pillow
     assert reason_of(data, Decoder(image=SPEC, memory_mb=256)).startswith("memory: ")
     assert np.array_equal(DECODER.decode(data).pixels, in_process(data))
 

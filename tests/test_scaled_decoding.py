@@ -249,12 +249,13 @@ def test_damaged_files_never_raise_anything_but_a_reason(cut: int, flips: list[t
 
 
 def test_the_decoders_process_needs_memory_for_what_it_decodes_only() -> None:
-    """36 megapixels take 144 MB in Pillow at full size; the process alone takes 120 of the 256."""
-    data = encoded(scene(6000, 6000, seed=3), "JPEG")
+    """64 megapixels take 256 MB in Pillow at full size; the process alone takes 120 of the 256."""
+    picture = scene(8000, 8000, seed=3)
+    data = encoded(picture, "JPEG")
     small = Decoder(image=SPEC, memory_mb=256, thumbnail_px=256)
     assert np.array_equal(small.decode(data).pixels, read_pixels(data, SPEC))
     with pytest.raises(RowError, match="memory: "):
-        small.decode(encoded(scene(6000, 6000, seed=3), "PNG", compress_level=1))
+        small.decode(encoded(picture, "PNG", compress_level=1))
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -147,9 +147,16 @@ def job_lines(
 
 
 def _steady(pairs: Sequence[tuple[Usage, Usage]], rows: int) -> list[float]:
-    """Rows a second without the start, of each round; a start that took longer than all is noise, and infinite."""
-    spent = [used.wall_s - start.wall_s for start, used in pairs]
-    return [(rows - 1) / seconds if seconds > 0 else float("inf") for seconds in spent]
+    """Rows a second without the start, of each round; the start is the shortest one, so that no rate is too high.
+
+    Raises:
+        JobError: so few rows that the work took no longer than the start.
+    """
+    start_s = min(start.wall_s for start, _ in pairs)
+    spent = [used.wall_s - start_s for _, used in pairs]
+    if min(spent) <= 0:
+        raise JobError(f"{rows} rows took no longer than one, so nothing was measured; take more (--job-rows)")
+    return [(rows - 1) / seconds for seconds in spent]
 
 
 def _cpu_s(pair: tuple[Usage, Usage]) -> float:
@@ -181,12 +188,10 @@ def _alone(part: str, way: Way, model: Path, data: Sequence[bytes]) -> Iterator[
     spec = resolve_spec(model)
     encoder = load_encoder(spec, device="cpu", engine=engine)
     encoded = (list(data) * PARTS_ROWS)[:PARTS_ROWS]
-    pixels = np.stack([images.to_pixels(images.decode(each), spec.image) for each in encoded])
+    pixels = np.stack([images.read_pixels(each, spec.image) for each in encoded])
     encoder.encode_pixels(pixels)
     encode_wall_s, encode_cpu_s = _timed(lambda: encoder.encode_pixels(pixels))
-    decode_wall_s, decode_cpu_s = _timed(
-        lambda: [images.to_pixels(images.decode(each), spec.image) for each in encoded]
-    )
+    decode_wall_s, decode_cpu_s = _timed(lambda: [images.read_pixels(each, spec.image) for each in encoded])
     cores = os.cpu_count() or 1
     for name, rate, notes in (
         (f"encoder, {engine}", PARTS_ROWS / encode_wall_s, {"CPU ms a row": 1000 * encode_cpu_s / PARTS_ROWS}),
