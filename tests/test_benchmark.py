@@ -66,9 +66,8 @@ def test_every_way_is_measured_and_gives_the_references_vectors(model: Path, tmp
     assert "images/s" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "others", [("Daft embed_image",), pytest.param(("Ray Data, map_batches",), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [("Daft embed_image",), ("Ray Data, map_batches",)])
 def test_whole_jobs_give_the_loops_vectors(others: tuple[str, ...], model: Path) -> None:
     taken = ("ours, openvino", *others, "loop, table.add")
     contenders = [way for way in ways(daft_python=Path(sys.executable)) if way.name in taken]
