@@ -44,7 +44,7 @@ def watch():
 thread = threading.Thread(target=watch)
 thread.start()
 report = embed(sys.argv[1], db=sys.argv[2], table="t", model="fake", embed="text", progress=False, block_rows=20_000,
-               commit_rows=100_000)
+               commit_rows=100_000, index="none")
 ended.set()
 thread.join()
 print(json.dumps({"rows": report.embedded, "driver": mib("self", "VmHWM"), "ledger": ledger[0]}))
