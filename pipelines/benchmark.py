@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -37,17 +37,12 @@ from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import CACHE, save_base_checkpoint
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
+from lance_align.jobs.command import application
 
 Part = Literal["image", "text", "decode", "job", "growth", "search", "gpu"]
 WIDTH = 190  # of the table, in characters
 
-app = App(
-    name="benchmark.py",
-    help=__doc__,
-    help_format="markdown",
-    version=__version__,
-    default_parameter=Parameter(negative_iterable=()),
-)
+app = application("benchmark.py", __doc__)
 
 
 @app.default

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from lance_align.benchmarks.measuring import Line
+from lance_align.benchmarks.weights import IMAGE_FLOP
 from lance_align.encoders.devices import full_precision
 from lance_align.encoders.towers import VisionTower
 
-IMAGE_FLOP = 16.8e9  # of align-base's image tower, one picture of 289 pixels
 WARM_UP = 2
 _MATRIX = 8192
 _COPY_BYTES = 2**30

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lance_align.benchmarks.inputs import scene_pictures
+from lance_align.benchmarks.inputs import encoded, scene_pictures
 from lance_align.benchmarks.jobs import TABLE, TIMEOUT_S, WAYS
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.processes import Usage, measure
@@ -114,9 +113,5 @@ def _write(path: Path, kind: Kind, rows: int) -> None:
 
 
 def _pictures() -> list[bytes]:
-    encoded = []
-    for picture in scene_pictures(DISTINCT_PICTURES, size_px=PICTURE_PX):
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=90)
-        encoded.append(out.getvalue())
-    return encoded
+    pictures = scene_pictures(DISTINCT_PICTURES, size_px=PICTURE_PX)
+    return [encoded(picture, "JPEG", quality=90) for picture in pictures]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+from typing import Any
 
 from PIL import Image
 
@@ -17,6 +19,13 @@ def scene_pictures(number: int, *, size_px: int) -> list[Image.Image]:
     return [
         Image.fromarray(draw_scene(scene, size_px=size_px, oversample=1)) for scene in scenes(seed=SEED, count=number)
     ]
+
+
+def encoded(picture: Image.Image, name: str, **options: Any) -> bytes:
+    """A picture as a file of the format that Pillow calls `name`."""
+    out = io.BytesIO()
+    picture.save(out, format=name, **options)
+    return out.getvalue()
 
 
 def caption_mixes(number: int) -> dict[str, list[str]]:

@@ -8,7 +8,6 @@ changes less.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import statistics
 import sys
@@ -26,10 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lance_align import images
-from lance_align.benchmarks.measuring import OURS, Line, unit_vectors
+from lance_align.benchmarks.inputs import encoded
+from lance_align.benchmarks.measuring import OURS, Line, our_engines, unit_vectors
 from lance_align.benchmarks.processes import Usage, measure
 from lance_align.encoders import load_encoder, resolve_spec
-from lance_align.encoders.engines.base import EngineName, is_openvino_installed
 from lance_align.errors import JobError
 
 WAYS = Path(__file__).parent / "ways"
@@ -60,10 +59,9 @@ def ways(*, daft_python: Path | None) -> list[Way]:
     Args:
         daft_python: an interpreter that has Daft, which wants other versions than this package; None leaves it out.
     """
-    engines: list[EngineName] = ["openvino", "torch"] if is_openvino_installed() else ["torch"]
     found = [
         Way(name=f"{OURS}, {engine}", command=_program("ours"), arguments=(f'{{"engine": "{engine}"}}',))
-        for engine in engines
+        for engine in our_engines()
     ]
     if daft_python is not None:
         found.append(Way(name="Daft embed_image", command=_program("daft_embed", daft_python)))
@@ -97,7 +95,7 @@ def job_lines(
         note: told in a line what could not be run, and why.
     """
     part = f"job, {model.name}"
-    data = [_jpeg(picture) for picture in pictures]
+    data = [encoded(picture, "JPEG", quality=90) for picture in pictures]
     alone = [line for way in contenders if way.name.startswith(OURS) for line in _alone(part, way, model, data)]
     runs: dict[str, list[tuple[Usage, Usage]]] = {way.name: [] for way in contenders}
     vectors: dict[str, NDArray[np.float64]] = {}
@@ -187,11 +185,11 @@ def _alone(part: str, way: Way, model: Path, data: Sequence[bytes]) -> Iterator[
     engine: Any = way.name.split(", ")[1]
     spec = resolve_spec(model)
     encoder = load_encoder(spec, device="cpu", engine=engine)
-    encoded = (list(data) * PARTS_ROWS)[:PARTS_ROWS]
-    pixels = np.stack([images.read_pixels(each, spec.image) for each in encoded])
+    files = (list(data) * PARTS_ROWS)[:PARTS_ROWS]
+    pixels = np.stack([images.read_pixels(each, spec.image) for each in files])
     encoder.encode_pixels(pixels)
     encode_wall_s, encode_cpu_s = _timed(lambda: encoder.encode_pixels(pixels))
-    decode_wall_s, decode_cpu_s = _timed(lambda: [images.read_pixels(each, spec.image) for each in encoded])
+    decode_wall_s, decode_cpu_s = _timed(lambda: [images.read_pixels(each, spec.image) for each in files])
     cores = os.cpu_count() or 1
     for name, rate, notes in (
         (f"encoder, {engine}", PARTS_ROWS / encode_wall_s, {"CPU ms a row": 1000 * encode_cpu_s / PARTS_ROWS}),
@@ -221,12 +219,6 @@ def _timed(work: Callable[[], object]) -> tuple[float, float]:
         work()
         spent.append((time.perf_counter() - wall, time.process_time() - cpu))
     return min(wall for wall, _ in spent), min(cpu for _, cpu in spent)
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=90)
-    return out.getvalue()
 
 
 def _input(path: Path, data: Sequence[bytes], rows: int) -> Path:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lance_align.encoders.engines.base import EngineName, is_openvino_installed
+
 OURS = "ours"
 
 
@@ -53,6 +55,11 @@ class Line:
     min_cosine: float | None = None
     mean_cosine: float | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def our_engines() -> list[EngineName]:
+    """Those that can run the image tower on this machine's CPU, the faster one first."""
+    return ["openvino", "torch"] if is_openvino_installed() else ["torch"]
 
 
 def side_by_side(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lance_align.benchmarks.inputs import SEED, scene_pictures
+from lance_align.benchmarks.inputs import SEED, encoded, scene_pictures
 from lance_align.errors import ArgumentError, RowError
 from lance_align.images import load
 
@@ -41,7 +40,7 @@ def photo_files(number: int, folder: Path | None, *, sizes_px: Mapping[str, tupl
     for size in sizes_px.values():
         pictures = _made(number, size) if folder is None else _brought(number, folder, size)
         for name, options in FORMATS.items():
-            yield [_encoded(picture, name, options) for picture in pictures]
+            yield [encoded(picture, name, **options) for picture in pictures]
 
 
 def photo_kinds(sizes_px: Mapping[str, tuple[int, int]]) -> list[tuple[str, str]]:
@@ -85,9 +84,3 @@ def _brought(number: int, folder: Path, size: tuple[int, int]) -> list[Image.Ima
             f"{folder} holds no picture that can be opened ({', '.join(_OFFERED)}); name another folder"
         )
     return found
-
-
-def _encoded(picture: Image.Image, name: str, options: Mapping[str, Any]) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, format=name, **options)
-    return out.getvalue()

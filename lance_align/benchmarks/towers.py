@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lance_align.benchmarks.measuring import OURS, Contender, Line, side_by_side
+from lance_align.benchmarks.measuring import OURS, Contender, Line, our_engines, side_by_side
+from lance_align.benchmarks.weights import IMAGE_FLOP
 from lance_align.encoders import resolve_spec
 from lance_align.encoders.align import AlignEncoder
-from lance_align.encoders.engines.base import EngineName, is_openvino_installed
+from lance_align.encoders.engines.base import EngineName
 from lance_align.images import to_pixels
 
-IMAGE_FLOP = 16.8e9  # of align-base's image tower, one picture of 289 pixels
 _MATRIX = 2048
 
 
@@ -36,7 +36,6 @@ def image_lines(directory: Path, pictures: Sequence[Image.Image], *, rounds: int
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     spec = resolve_spec(directory)
-    engines: list[EngineName] = ["openvino", "torch"] if is_openvino_installed() else ["torch"]
 
     def ours(engine: EngineName) -> Contender:
         encoder = AlignEncoder(spec, directory, device="cpu", engine=engine)
@@ -66,7 +65,7 @@ def image_lines(directory: Path, pictures: Sequence[Image.Image], *, rounds: int
         with ThreadPoolExecutor() as pool:
             return np.concatenate(list(pool.map(lambda picture: features([picture]), pictures)))
 
-    contenders = [*map(ours, engines), Contender("LanceDB's way", one_a_pass), transformers(32), transformers(1)]
+    contenders = [*map(ours, our_engines()), Contender("LanceDB's way", one_a_pass), transformers(32), transformers(1)]
     peak = matrix_flops()
     return [
         dataclasses.replace(

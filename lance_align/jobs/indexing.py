@@ -81,9 +81,6 @@ def distributed_index(table: Any, vector: str, plan: IndexPlan, *, name: str) ->
         raise MissingExtraError(LANCE_RAY, "distributed")
     from lance_ray import create_index as create
 
-    options: dict[str, Any] = {} if plan.sub_vectors is None else {"num_sub_vectors": plan.sub_vectors}
-    if plan.type == "IVF_RQ":
-        options["num_bits"] = 1  # lance-ray 0.5 wants it said
     table.checkout_latest()
     dataset = table.to_lance()
     with lance_failures(f"build an index ({plan.type}) of {vector!r} in", str(dataset.uri)):
@@ -98,7 +95,7 @@ def distributed_index(table: Any, vector: str, plan: IndexPlan, *, name: str) ->
             metric="l2",
             num_partitions=plan.partitions,
             sample_rate=TRAINING_ROWS,
-            **options,
+            **plan.options,
         )
     table.checkout_latest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from lance_align.errors import ArgumentError
 
@@ -37,6 +37,13 @@ class IndexPlan:
     type: IndexType
     partitions: int
     sub_vectors: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What this type wants beside the partitions, by Lance's names."""
+        if self.type == "IVF_RQ":
+            return {"num_bits": 1}  # lance-ray 0.5 wants it said
+        return {} if self.sub_vectors is None else {"num_sub_vectors": self.sub_vectors}
 
 
 def plan_index(rows: int, dim: int) -> IndexPlan | None:

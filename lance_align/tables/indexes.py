@@ -64,9 +64,6 @@ def create_index(table: Any, vector: str, plan: IndexPlan, *, name: str) -> None
     Raises:
         TableError: LanceDB cannot build it, or other writers got in between each time.
     """
-    options: dict[str, Any] = {} if plan.sub_vectors is None else {"num_sub_vectors": plan.sub_vectors}
-    if plan.type == "IVF_RQ":
-        options["num_bits"] = 1
     with lance_failures(f"build an index ({plan.type}) of {vector!r} in", str(table.name)):
         for attempt in range(1, MAX_BUILDS + 1):
             table.checkout_latest()
@@ -80,7 +77,7 @@ def create_index(table: Any, vector: str, plan: IndexPlan, *, name: str) -> None
                     num_partitions=plan.partitions,
                     sample_rate=TRAINING_ROWS,
                     max_iters=TRAINING_ROUNDS,
-                    **options,
+                    **plan.options,
                 )
                 break
             except LANCE_ERRORS as error:

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 
 SETTINGS_KEY = b"lance_align:search"
-DEFAULT_PROBES = 20  # LanceDB 0.40's own
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
