@@ -15,6 +15,7 @@ On a GPU machine with torch and transformers alone: `python -m lance_align.bench
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -99,7 +100,7 @@ def benchmark(
             drawn = scene_pictures(min(job_rows, 96), size_px=640)
             models = ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows))
             how = {"rounds": rounds, "contenders": ways(daft_python=daft_python), "note": console.print}
-            return [line for checkpoint, number in models for line in job_lines(checkpoint, drawn, number, **how)]
+            return (line for checkpoint, number in models for line in job_lines(checkpoint, drawn, number, **how))
         if part == "growth":
             return growth_lines(rows)
         if part == "search":
@@ -109,11 +110,13 @@ def benchmark(
 
     lines: list[Line] = []
     for part in parts:
-        measured = list(measure(part))
-        Console(width=max(console.width, WIDTH)).print(_table(measured))
-        lines += measured
-        if json_path is not None:
-            json_path.write_text(json.dumps([dataclasses.asdict(line) for line in lines], indent=2, allow_nan=False))
+        for _, group in itertools.groupby(measure(part), key=lambda line: line.part):
+            measured = list(group)  # of one model or size: minutes of work, shown when they are over
+            Console(width=max(console.width, WIDTH)).print(_table(measured))
+            lines += measured
+            if json_path is not None:
+                written = json.dumps([dataclasses.asdict(line) for line in lines], indent=2, allow_nan=False)
+                json_path.write_text(written)
 
 
 def _table(lines: Sequence[Line]) -> Table:
