@@ -2,7 +2,7 @@
 
 The model has align-base's configuration and weights made here (0.7 GB, once); pictures and captions are drawn and made
 here too. Contenders run in turns; each line gives the median rate, its range, the ratio to ours, and the cosine of the
-vectors to those of transformers. Each part prints its table when it is done.
+vectors to those of transformers. Each table is printed when it is done.
 
     python pipelines/benchmark.py
     python pipelines/benchmark.py --parts image --rounds 7 --json benchmark.json
@@ -15,7 +15,6 @@ On a GPU machine with torch and transformers alone: `python -m lance_align.bench
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -89,29 +88,30 @@ def benchmark(
     directory = model or save_base_checkpoint()
     console.print(f"lance_align {__version__}; {machine()}; {directory}")
 
-    def measure(part: Part) -> Iterable[Line]:
+    def measure(part: Part) -> Iterable[Iterable[Line]]:
+        """The tables of a part, each measured as it is gone through."""
         if part == "image":
-            return image_lines(directory, scene_pictures(pictures, size_px=640), rounds=rounds)
+            return [image_lines(directory, scene_pictures(pictures, size_px=640), rounds=rounds)]
         if part == "text":
-            return text_lines(directory, caption_mixes(captions), rounds=rounds)
+            return [text_lines(directory, caption_mixes(captions), rounds=rounds)]
         if part == "decode":
-            return decoding_lines(directory, number=files, folder=photographs, rounds=rounds)
+            return [decoding_lines(directory, number=files, folder=photographs, rounds=rounds)]
         if part == "job":
             drawn = scene_pictures(min(job_rows, 96), size_px=640)
             models = ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows))
             how = {"rounds": rounds, "contenders": ways(daft_python=daft_python), "note": console.print}
-            return (line for checkpoint, number in models for line in job_lines(checkpoint, drawn, number, **how))
+            return (job_lines(checkpoint, drawn, number, **how) for checkpoint, number in models)
         if part == "growth":
-            return growth_lines(rows)
+            return [growth_lines(rows)]
         if part == "search":
             asked = caption_mixes(400)["scene captions"]
-            return search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)
-        return gpu_lines(directory, rounds=rounds)
+            return [search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)]
+        return [gpu_lines(directory, rounds=rounds)]
 
     lines: list[Line] = []
     for part in parts:
-        for _, group in itertools.groupby(measure(part), key=lambda line: line.part):
-            measured = list(group)  # of one model or size: minutes of work, shown when they are over
+        for table in measure(part):
+            measured = list(table)
             Console(width=max(console.width, WIDTH)).print(_table(measured))
             lines += measured
             if json_path is not None:
