@@ -325,8 +325,10 @@ def to_pixels(image: Image, spec: ImageSpec) -> Pixels:
 def _squashed(image: Image, spec: ImageSpec, box: Box | None) -> Pixels:
     """As `to_pixels`, of a part of the image; with a box, the image is turned upright once it is small."""
     pil = _pillow()
-    height, width = spec.resize
     resample = pil.Image.Resampling.BILINEAR if spec.resample == "bilinear" else pil.Image.Resampling.BICUBIC
+    if spec.fit == "shortest":
+        return _centre(image, spec, box, resample)
+    height, width = spec.resize
     if box is not None:
         turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
         image = _upright(image.resize((height, width) if turned else (width, height), resample, box))
@@ -335,6 +337,25 @@ def _squashed(image: Image, spec: ImageSpec, box: Box | None) -> Pixels:
     crop_height, crop_width = spec.crop
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     return np.asarray(image)[top : top + crop_height, left : left + crop_width]
+
+
+def _centre(image: Image, spec: ImageSpec, box: Box | None, resample: Any) -> Pixels:
+    """Resize the shorter side to that of ``spec.resize`` and crop the centre, in one step.
+
+    Only what the crop shows is computed: of a picture of 1 x 60,000 pixels, the whole would be 224 x 13,440,000. Sizes
+    and places are those of transformers' CLIPImageProcessorPil (`get_resize_output_image_size`, `center_crop`).
+    """
+    source = (box[2], box[3]) if box is not None else image.size
+    turned = box is not None and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    crop = spec.crop if turned else spec.crop[::-1]
+    sides = []
+    for side, kept in zip(source, crop, strict=True):
+        resized = int(min(spec.resize) * side / min(source))
+        start = (resized - kept) // 2
+        sides.append((start * side / resized, (start + kept) * side / resized))
+    (left, right), (top, bottom) = sides
+    small = image.resize(crop, resample, (left, top, right, bottom))
+    return np.asarray(_upright(small) if box is not None else small)
 
 
 def encode_thumbnail(image: Image, *, max_side: int) -> bytes:

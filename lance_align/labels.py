@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_align.encoders import load_encoder
-from lance_align.encoders.base import Encoder, Vectors
+from lance_align.encoders.base import Encoder, Score, Vectors
 from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, label_vectors, probabilities
 from lance_align.errors import ArgumentError, ModelError, TableError
 from lance_align.functions import table_function
@@ -64,7 +64,7 @@ def add_labels(
 
     @lance.batch_udf(output_schema=schema)
     def label(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return _label_batch(batch.column(0), labels, sentences, temperature=encoder.temperature, schema=schema)
+        return _label_batch(batch.column(0), labels, sentences, score=encoder.score, schema=schema)
 
     with lance_failures("add labels to", table.name):
         table.checkout_latest()
@@ -105,12 +105,12 @@ def _encoder_of(table: Any, vector_column: str, *, model: str | ModelSpec | None
 
 
 def _label_batch(
-    column: Any, labels: Sequence[str], sentences: Vectors, *, temperature: float, schema: pa.Schema
+    column: Any, labels: Sequence[str], sentences: Vectors, *, score: Score, schema: pa.Schema
 ) -> pa.RecordBatch:
     """Label and probability of each vector of a FixedSizeList column; null for null."""
     present = column.is_valid().to_numpy(zero_copy_only=False)
     vectors = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, sentences.shape[1])
-    shares = probabilities(vectors.astype(np.float32), sentences, temperature=temperature)
+    shares = probabilities(vectors.astype(np.float32), sentences, score=score)
     best = np.zeros(len(column), dtype=np.int64)
     highest = np.zeros(len(column), dtype=np.float32)
     best[present], highest[present] = shares.argmax(axis=1), shares.max(axis=1)

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lance_align.errors import ModelError
 
 Resample = Literal["bilinear", "bicubic"]
+Fit = Literal["squash", "shortest"]
 Triple = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """How RGB pixels become the model's input: squash to `resize`, crop the centre, then ``pixel * scale + shift``.
+    """How RGB pixels become the model's input: resize, crop the centre, then ``pixel * scale + shift``.
 
     Attributes:
-        resize: (height, width) in pixels; the aspect ratio is not kept, as ALIGN's processor does.
+        resize: (height, width) in pixels.
         crop: (height, width) in pixels of the centre crop; equal to `resize` where nothing is cropped.
         resample: the interpolation of the resize.
+        fit: ``squash`` to `resize` whatever the aspect ratio, as ALIGN's processor does, or keep the aspect ratio and
+            bring the ``shortest`` side to that of `resize`, as CLIP's does.
+        frames: of a video, for models that look at videos; None for models that look at pictures.
         scale: per channel (red, green, blue), applied to uint8 values 0-255 as float32.
         shift: per channel, added after `scale`.
     """
@@ -33,6 +38,18 @@ class ImageSpec:
     resample: Resample = "bilinear"
     scale: Triple = (1 / 127.5, 1 / 127.5, 1 / 127.5)
     shift: Triple = (-1.0, -1.0, -1.0)
+    fit: Fit = "squash"
+    frames: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row's uint8 pixels: ``(height, width, 3)``, or ``(frames, height, width, 3)``."""
+        return (*self.crop, 3) if self.frames is None else (self.frames, *self.crop, 3)
+
+    @property
+    def pixels(self) -> int:
+        """How many a row has."""
+        return math.prod(self.shape) // 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +103,15 @@ def _spec_from_mapping(raw: Mapping[str, Any]) -> ModelSpec:
     for key in ("scale", "shift"):
         red, green, blue = image[key]
         image[key] = (float(red), float(green), float(blue))
-    if image["resample"] not in ("bilinear", "bicubic"):
-        raise ValueError(f"resample {image['resample']!r} is neither 'bilinear' nor 'bicubic'")
+    # Tables of before other families came have no fit and no frames, and mean their defaults.
+    for key, value, choices in (
+        ("resample", image["resample"], get_args(Resample)),
+        ("fit", image.get("fit", "squash"), get_args(Fit)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{key} {value!r} is neither {choices[0]!r} nor {choices[1]!r}")
+    if image.get("frames") is not None:
+        _whole(image["frames"])
     spec = ModelSpec(**{**raw, "image": ImageSpec(**image)})
     if not all(isinstance(text, str) for text in (spec.name, spec.family, spec.fingerprint)):
         raise TypeError("name, family and fingerprint must be text")

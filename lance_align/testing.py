@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align import images as image_door
-from lance_align.encoders.base import Embeddings, Encoder, Vectors, text_reason
+from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
 from lance_align.errors import ArgumentError, RowError
 from lance_align.faults import ACTIONS, PLAN, SITES, VARIABLE, Action, Fault, Site, counted, write_plan
 from lance_align.images import ImageInput
@@ -46,9 +46,9 @@ class FakeEncoder(Encoder):
         self.device = device
 
     @property
-    def temperature(self) -> float:
-        """1.0: the fake has learnt nothing."""
-        return 1.0
+    def score(self) -> Score:
+        """Temperature 1.0: the fake has learnt nothing."""
+        return Score(temperature=1.0)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
         """See `Encoder.encode_pixels`."""

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from lance_align.benchmarks import weights
 from lance_align.encoders import allow_models, is_allowed, load_encoder, resolve_spec
-from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.geometry import read_image_spec
+from lance_align.encoders.two_towers import TowerEncoder
 from lance_align.errors import ModelError
 from lance_align.images import to_pixels
 from lance_align.spec import ImageSpec
@@ -60,9 +60,9 @@ def _one_line(refused: pytest.ExceptionInfo[ModelError]) -> str:
     return message
 
 
-def _encode(directory: Path) -> AlignEncoder:
+def _encode(directory: Path) -> TowerEncoder:
     """Open and use both towers: some faults show only when weights are read."""
-    encoder = AlignEncoder(resolve_spec(str(directory)), directory, device="cpu")
+    encoder = TowerEncoder(resolve_spec(str(directory)), directory, device="cpu")
     encoder.encode_images([scene(20, 20, seed=1)])
     encoder.encode_texts(["a cat"])
     return encoder
@@ -136,10 +136,12 @@ def test_every_preprocessor_setting_folds_to_what_transformers_computes(
     ("change", "complaint"),
     [
         ({"do_resize": False}, "do_resize is false"),
-        ({"size": {"shortest_edge": 64}}, "expected size and crop_size as height and width"),
+        ({"size": {"max_height": 64}}, "expected size and crop_size as height and width"),
+        ({"size": {"shortest_edge": 80, "longest_edge": 99}}, "bounds the longest edge"),
+        ({"size": {"shortest_edge": 64}, "do_center_crop": False}, "sizes would differ"),
         ({"resample": 0}, "resample 2"),
         ({"crop_size": {"height": 99, "width": 64}}, "larger than size"),
-        ({"image_processor_type": "CLIPImageProcessor"}, "not ALIGN's"),
+        ({"image_processor_type": "ConvNextImageProcessor"}, "expected one of EfficientNetImageProcessor, CLIP"),
         ({"do_normalize": True, "image_std": [0.5, 0.0, 0.5]}, "ZeroDivisionError"),
         ({"image_mean": [0.5]}, "one or three numbers"),
     ],
@@ -200,8 +202,8 @@ def test_a_spec_that_does_not_fit_what_is_found_is_refused(copy: Path) -> None:
     assert "000000000000" in str(refused.value)
     with pytest.raises(ModelError, match="does not fit its files"):
         load_encoder(dataclasses.replace(spec, dim=33), device="cpu")
-    with pytest.raises(ModelError, match="unknown model family 'clip'"):
-        load_encoder(dataclasses.replace(spec, family="clip"), device="cpu")
+    with pytest.raises(ModelError, match="unknown model family 'vilt'"):
+        load_encoder(dataclasses.replace(spec, family="vilt"), device="cpu")
 
 
 def test_pickled_weights_are_refused_with_the_remedy(copy: Path) -> None:
@@ -234,8 +236,16 @@ def _cut(path: Path) -> None:
         ("model.safetensors", lambda path: path.write_bytes(b"PK\x03\x04 a zip, so a pickle"), "not a readable"),
         ("config.json", lambda path: path.write_text("{"), "not JSON"),
         ("config.json", lambda path: path.write_text("[]"), "expected a JSON object"),
-        ("config.json", lambda path: _edit_json(path, model_type="bert"), "expected an ALIGN checkpoint"),
-        ("config.json", lambda path: _edit_json(path, projection_dim="wide"), "not a valid ALIGN configuration"),
+        (
+            "config.json",
+            lambda path: _edit_json(path, model_type="bert"),
+            "describes a 'bert' model; expected one of align, blip, clip",
+        ),
+        (
+            "config.json",
+            lambda path: _edit_json(path, projection_dim="wide"),
+            "not a valid configuration of AlignModel",
+        ),
         ("config.json", lambda path: _edit_json(path, projection_dim=48), "projection_dim is 48"),
         ("config.json", Path.unlink, r"no config\.json"),
         ("tokenizer.json", lambda path: path.write_text("{}"), "cannot be read"),
@@ -266,7 +276,7 @@ def _put(name: str, value: torch.Tensor) -> Callable[[dict[str, torch.Tensor]], 
         (_drop("temperature"), "lacks 'temperature'"),
         (_put("temperature", torch.zeros(2)), "expected one number"),
         (_put("temperature", torch.tensor(float("nan"))), "expected a number above 0"),
-        (_put("decoder.weight", torch.zeros(1)), "ALIGN does not have: decoder.weight"),
+        (_put("decoder.weight", torch.zeros(1)), "AlignModel does not have: decoder.weight"),
         (_put("text_model.encoder.layer.9.output.dense.bias", torch.zeros(1)), "more than config.json asks for"),
         (_put("text_projection.bias", torch.zeros(7)), r"has shape \(7,\)"),
         (_put("text_projection.bias", torch.zeros(32, dtype=torch.int8)), "quantised"),

@@ -1,4 +1,4 @@
-"""AlignEncoder gives the vectors of transformers' AlignModel and its PIL processor, whatever shares the batch."""
+"""`load_encoder` gives the vectors of transformers' AlignModel and its PIL processor, whatever shares the batch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from PIL import Image, ImageOps
 
 from lance_align.benchmarks import weights
 from lance_align.encoders import load_encoder, resolve_spec
-from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.devices import full_precision
 from lance_align.encoders.engines.base import EngineName
+from lance_align.encoders.families.align import TextTower
 from lance_align.encoders.once import Once
-from lance_align.encoders.towers import TextTower
+from lance_align.encoders.two_towers import TowerEncoder
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.images import decode, load, to_pixels
 from tests import align_models
@@ -51,7 +51,7 @@ MAX_BATCH_EFFECT = 1e-5
 class Case:
     """Our encoders of a checkpoint, by engine, and the reference's vectors."""
 
-    encoders: dict[str, AlignEncoder]
+    encoders: dict[str, TowerEncoder]
     images: NDArray[np.float32]
     texts: NDArray[np.float32]
 
@@ -77,7 +77,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _case(directory: Path) -> Case:
     images, texts = _reference(directory)
     spec = resolve_spec(directory)
-    encoders = {name: AlignEncoder(spec, directory, device="cpu", engine=name) for name in ENGINE_NAMES}
+    encoders = {name: TowerEncoder(spec, directory, device="cpu", engine=name) for name in ENGINE_NAMES}
     return Case(encoders, images, texts)
 
 
@@ -151,8 +151,8 @@ def test_two_encoders_of_one_checkpoint_agree_whatever_their_batch_size(small: P
     spec = resolve_spec(str(small))
     pictures = [scene(80, 60, seed=seed) for seed in range(11)]
     captions = [" ".join(align_models.CAPTION_WORDS.split()[:count]) for count in range(23)]
-    one, three = (AlignEncoder(spec, small, device="cpu", batch_size=size) for size in (1, 3))
-    whole = AlignEncoder(spec, small, device="cpu")
+    one, three = (TowerEncoder(spec, small, device="cpu", batch_size=size) for size in (1, 3))
+    whole = TowerEncoder(spec, small, device="cpu")
     for other in (one, three):
         assert np.abs(other.encode_images(pictures).vectors - whole.encode_images(pictures).vectors).max() <= 1e-5
         assert np.abs(other.encode_texts(captions).vectors - whole.encode_texts(captions).vectors).max() <= 1e-5
@@ -275,7 +275,7 @@ def test_half_precision_weights_are_computed_in_float32(small: Path, tmp_path: P
 
 def test_only_the_tower_that_is_needed_is_loaded(small: Path) -> None:
     spec = resolve_spec(str(small))
-    words, pictures = AlignEncoder(spec, small, device="cpu"), AlignEncoder(spec, small, device="cpu")
+    words, pictures = TowerEncoder(spec, small, device="cpu"), TowerEncoder(spec, small, device="cpu")
     assert words.loaded_towers == frozenset()
     words.encode_texts(["a cat"])
     assert words.loaded_towers == {"text"}
@@ -331,7 +331,7 @@ def test_cuda_convolutions_keep_their_float32() -> None:
 
 
 def test_equal_captions_are_embedded_once() -> None:
-    encoder = AlignEncoder(resolve_spec("align-tiny"), BUNDLED / "align-tiny", device="cpu")
+    encoder = TowerEncoder(resolve_spec("align-tiny"), BUNDLED / "align-tiny", device="cpu")
     encoder.encode_texts(["loads the tower"])
     rows: list[int] = []
 

@@ -18,13 +18,13 @@ from safetensors.numpy import save_file
 
 from lance_align import embed, load_encoder, verify
 from lance_align.encoders import resolve_spec
-from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.engines.base import MIN_COSINE, MIN_COSINE_BFLOAT16, agreement, probe_pixels
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.engines.graph import GraphEngine
-from lance_align.encoders.towers import VISION_PREFIX, VisionTower, load_vision_tower
-from lance_align.encoders.weights import Weights
+from lance_align.encoders.families.align import ImageTower
+from lance_align.encoders.pixels import PixelTower
+from lance_align.encoders.two_towers import TowerEncoder, image_tower
 from lance_align.errors import ArgumentError, MissingExtraError, ModelError
 from lance_align.spec import ModelSpec
 from tests.corpus import parquet, pictures
@@ -63,20 +63,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def plain(spec: ModelSpec) -> VisionTower:
+def plain(spec: ModelSpec) -> PixelTower:
     """The tower without any engine."""
-    from transformers import AlignConfig
-
-    weights = Weights(DIRECTORY / "model.safetensors")
-    weights.check_prefixes(VISION_PREFIX, "")
-    return load_vision_tower(AlignConfig.from_pretrained(DIRECTORY), spec.image, weights, CPU)
+    return image_tower(spec, DIRECTORY)
 
 
-def never() -> VisionTower:
+def never() -> PixelTower:
     raise AssertionError("the tower was loaded")
 
 
-class Moody(VisionTower):
+class Moody(ImageTower):
     """Sees dark pictures in another way: a graph traced with one kind is wrong for the other."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -84,7 +80,7 @@ class Moody(VisionTower):
         return features.flip(1) if pixels.float().mean().item() < 10 else features
 
 
-def moody(spec: ModelSpec) -> VisionTower:
+def moody(spec: ModelSpec) -> PixelTower:
     tower = plain(spec)
     tower.__class__ = Moody
     return tower
@@ -190,7 +186,7 @@ def test_auto_is_torch_where_openvino_is_not_installed(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert AlignEncoder(spec, DIRECTORY, device="cpu").image_engine == "torch"
+    assert TowerEncoder(spec, DIRECTORY, device="cpu").image_engine == "torch"
     with pytest.raises(MissingExtraError, match=r"pip install 'lance-align\[openvino\]'"):
         load_encoder("align-tiny", engine="openvino", device="cpu")
     source = parquet(pictures(4), tmp_path / "in.parquet")
@@ -200,7 +196,7 @@ def test_auto_is_torch_where_openvino_is_not_installed(
 
 
 def test_auto_is_openvino_where_it_is_installed(spec: ModelSpec) -> None:
-    assert AlignEncoder(spec, DIRECTORY, device="cpu").image_engine == "openvino"
+    assert TowerEncoder(spec, DIRECTORY, device="cpu").image_engine == "openvino"
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
@@ -209,8 +205,8 @@ def test_an_engine_that_does_not_exist_is_refused() -> None:
 
 
 def test_bfloat16_is_another_precision_and_not_another_vector(spec: ModelSpec) -> None:
-    exact = AlignEncoder(spec, DIRECTORY, device="cpu")
-    rough = AlignEncoder(spec, DIRECTORY, device="cpu", precision="bfloat16")
+    exact = TowerEncoder(spec, DIRECTORY, device="cpu")
+    rough = TowerEncoder(spec, DIRECTORY, device="cpu", precision="bfloat16")
     pictures = [scene(90, 70, seed=seed) for seed in range(20)]
     texts = ["a red car", "two dogs under a tree", "house"]
     for found, expected in (
@@ -225,7 +221,7 @@ def test_bfloat16_is_another_precision_and_not_another_vector(spec: ModelSpec) -
 def test_a_tower_that_bfloat16_spoils_stays_in_float32(spec: ModelSpec) -> None:
     """One channel of the first layer is made so large that the others drown in its rounding."""
 
-    def load() -> VisionTower:
+    def load() -> PixelTower:
         tower = plain(spec)
         stem = tower.vision_model.embeddings.batchnorm
         stem.bias.add_(1000.0)
@@ -262,7 +258,7 @@ def test_a_job_in_bfloat16_passes_verification_in_float32(tmp_path: Path) -> Non
 def test_a_compiled_tower_gives_the_plain_towers_vectors(spec: ModelSpec) -> None:
     """Minutes on a CPU; rows that do not fill a batch are filled up."""
     pytest.importorskip("torch._inductor")
-    encoder = AlignEncoder(spec, DIRECTORY, device="cpu", engine="compiled", batch_size=4)
+    encoder = TowerEncoder(spec, DIRECTORY, device="cpu", engine="compiled", batch_size=4)
     pixels = np.concatenate([probe_pixels(spec.image)] * 2)
     assert encoder.image_engine == "compiled"
     with torch.inference_mode():

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from lance_align.encoders import resolve_spec
-from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import MIN_COSINE, MIN_COSINE_BFLOAT16, EngineName, agreement, probe_pixels
 from lance_align.encoders.engines.staging import on_device
+from lance_align.encoders.two_towers import TowerEncoder
 
 DIRECTORY = BUNDLED / "align-tiny"
 TEXTS = ["a red car", "two dogs under a tree", "", "house " * 40]
@@ -29,9 +29,9 @@ pytestmark = [
 
 def encoder(
     device: str, *, engine: EngineName = "torch", precision: Precision, batch_size: int | None = None
-) -> AlignEncoder:
+) -> TowerEncoder:
     spec = resolve_spec("align-tiny")
-    return AlignEncoder(spec, DIRECTORY, device=device, engine=engine, precision=precision, batch_size=batch_size)
+    return TowerEncoder(spec, DIRECTORY, device=device, engine=engine, precision=precision, batch_size=batch_size)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("float32", MIN_COSINE), ("bfloat16", MIN_COSINE_BFLOAT16)])

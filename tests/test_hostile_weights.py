@@ -17,7 +17,7 @@ import torch
 
 from lance_align.benchmarks.weights import build_model
 from lance_align.encoders import resolve_spec
-from lance_align.encoders.align import AlignEncoder
+from lance_align.encoders.two_towers import TowerEncoder
 from lance_align.errors import LanceAlignError, ModelError
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 from tests.pictures import scene
@@ -42,7 +42,7 @@ def copy(model: Path, tmp_path: Path) -> Path:
 
 def use(directory: Path) -> None:
     """Open a checkpoint and use both towers."""
-    encoder = AlignEncoder(resolve_spec(str(directory)), directory, device="cpu")
+    encoder = TowerEncoder(resolve_spec(str(directory)), directory, device="cpu")
     encoder.encode_images([scene(20, 20, seed=1)])
     encoder.encode_texts(["a cat"])
 

@@ -15,7 +15,7 @@ from torch import nn
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.weights import IMAGE_FLOP
 from lance_align.encoders.devices import full_precision
-from lance_align.encoders.towers import VisionTower
+from lance_align.encoders.pixels import PixelTower
 
 WARM_UP = 2
 _MATRIX = 8192
@@ -96,7 +96,7 @@ def seconds(run: Callable[..., Any], *arguments: Any, device: torch.device, roun
 
 
 @torch.inference_mode()
-def activations(tower: VisionTower) -> int:
+def activations(tower: PixelTower) -> int:
     """Values that the layers of a tower on the CPU read and write for a picture, were each a kernel of its own."""
     values = 0
 

@@ -19,7 +19,7 @@ from PIL import Image
 from lance_align.benchmarks.measuring import OURS, Contender, Line, side_by_side
 from lance_align.benchmarks.photographs import SIZES_PX, photo_files, photo_kinds
 from lance_align.encoders import resolve_spec
-from lance_align.encoders.align import AlignEncoder
+from lance_align.encoders.two_towers import TowerEncoder
 from lance_align.images import HEADROOM, read_pixels, to_pixels
 from lance_align.sandbox import Decoder
 from lance_align.spec import ImageSpec
@@ -45,7 +45,7 @@ def decoding_lines(
     from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil
 
     spec = resolve_spec(directory)
-    encoder = AlignEncoder(spec, directory, device="cpu")
+    encoder = TowerEncoder(spec, directory, device="cpu")
     processor = EfficientNetImageProcessorPil.from_pretrained(directory)
 
     def reference(data: bytes) -> NDArray[Any]:

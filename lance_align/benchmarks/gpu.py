@@ -25,13 +25,11 @@ from lance_align.benchmarks.card import Card, activations, line
 from lance_align.benchmarks.measuring import OURS, Line
 from lance_align.benchmarks.weights import save_base_checkpoint
 from lance_align.encoders import resolve_spec
-from lance_align.encoders.align import AlignEncoder
-from lance_align.encoders.checkpoints import align_config, read_json
 from lance_align.encoders.devices import Precision, full_precision
 from lance_align.encoders.engines.base import EngineName, Features, Pixels, agreement, probe_pixels
 from lance_align.encoders.engines.module import prepare
-from lance_align.encoders.towers import VisionTower, load_vision_tower
-from lance_align.encoders.weights import Weights
+from lance_align.encoders.pixels import PixelTower
+from lance_align.encoders.two_towers import TowerEncoder, image_tower
 from lance_align.errors import ArgumentError, LanceAlignError
 
 BATCHES = (32, 128, 512, 1024)
@@ -76,7 +74,7 @@ def _encoders(directory: Path, card: Card) -> Iterator[Line]:
     pixels = np.resize(probe_pixels(spec.image), (ROWS, *spec.image.crop, 3))
     draw = random.Random(0)
     captions = [f"{row} {' '.join(draw.choices(WORDS, k=draw.randint(1, 60)))}" for row in range(ROWS)]
-    exact = AlignEncoder(spec, directory, device="cpu", engine="torch")
+    exact = TowerEncoder(spec, directory, device="cpu", engine="torch")
     features = exact.encode_pixels(pixels[:FEW])
     texts = exact.encode_texts(captions[:FEW]).vectors
     ways: tuple[tuple[EngineName, Precision], ...] = (
@@ -85,7 +83,7 @@ def _encoders(directory: Path, card: Card) -> Iterator[Line]:
         ("torch", "float32"),
     )
     for engine, precision in ways:
-        encoder = AlignEncoder(spec, directory, device="cuda", engine=engine, precision=precision)
+        encoder = TowerEncoder(spec, directory, device="cuda", engine=engine, precision=precision)
         name = f"{OURS}, {engine}, {precision}"
         cosine = agreement(encoder.encode_pixels(pixels[:FEW]), features)
         times = card.seconds(encoder.encode_pixels, pixels)
@@ -126,7 +124,7 @@ def _towers(directory: Path, card: Card) -> Iterator[Line]:
 
 
 def _ways(
-    tower: VisionTower, dtype: torch.dtype
+    tower: PixelTower, dtype: torch.dtype
 ) -> Iterator[tuple[str, Sequence[int], Callable[[torch.Tensor], Callable[[torch.Tensor], Any]]]]:
     """Name, batch sizes, and what makes a callable for pixels."""
     yield "eager", BATCHES, lambda _: tower
@@ -197,13 +195,12 @@ def _transformers(directory: Path, card: Card) -> Iterator[Line]:
         )
 
 
-def _load(directory: Path, device: torch.device) -> VisionTower:
-    config = align_config(read_json(directory / "config.json"), where=str(directory))
-    return load_vision_tower(config, resolve_spec(directory).image, Weights(directory / "model.safetensors"), device)
+def _load(directory: Path, device: torch.device) -> PixelTower:
+    return image_tower(resolve_spec(directory), directory).to(device)
 
 
 @torch.inference_mode()
-def _features(tower: VisionTower, pixels: Pixels) -> Features:
+def _features(tower: PixelTower, pixels: Pixels) -> Features:
     device = tower.scale.device
     with full_precision(device):
         found: Features = tower(torch.tensor(pixels, device=device)).cpu().numpy()

@@ -18,8 +18,8 @@ from PIL import Image
 from lance_align.benchmarks.measuring import OURS, Contender, Line, our_engines, side_by_side
 from lance_align.benchmarks.weights import IMAGE_FLOP
 from lance_align.encoders import resolve_spec
-from lance_align.encoders.align import AlignEncoder
 from lance_align.encoders.engines.base import EngineName
+from lance_align.encoders.two_towers import TowerEncoder
 from lance_align.images import to_pixels
 
 _MATRIX = 2048
@@ -38,7 +38,7 @@ def image_lines(directory: Path, pictures: Sequence[Image.Image], *, rounds: int
     spec = resolve_spec(directory)
 
     def ours(engine: EngineName) -> Contender:
-        encoder = AlignEncoder(spec, directory, device="cpu", engine=engine)
+        encoder = TowerEncoder(spec, directory, device="cpu", engine=engine)
 
         def run() -> NDArray[np.float32]:
             return encoder.encode_pixels(np.stack([to_pixels(picture, spec.image) for picture in pictures]))
@@ -80,7 +80,7 @@ def text_lines(directory: Path, mixes: dict[str, list[str]], *, rounds: int) -> 
     from transformers import AlignModel, AutoTokenizer
 
     spec = resolve_spec(directory)
-    encoder = AlignEncoder(spec, directory, device="cpu")
+    encoder = TowerEncoder(spec, directory, device="cpu")
     model: Any = AlignModel.from_pretrained(directory)  # in eval mode
     tokenizer: Any = AutoTokenizer.from_pretrained(directory)
 

@@ -1,14 +1,16 @@
 """Spec to encoder: two towers that embed images and texts into one space.
 
     base         the contract: `Encoder`, `Embeddings`
-    cache        `load_encoder`: one encoder a model and device in this process; the closed table of families
+    cache        `load_encoder`: one encoder a model and device in this process
+    families     what is special about ALIGN, CLIP, SigLIP, …: a file each
+    two_towers   `TowerEncoder`: an encoder of any family
+    engines      what runs an image tower
     checkpoints  `resolve_spec`: a model's name to its directory and `ModelSpec`
     hub          hub id to local directory
     fingerprint  the digest of a checkpoint directory
     geometry     preprocessor_config.json to `ImageSpec`
     permissions  which models table metadata may name
-    align        `AlignEncoder`
-    towers       the two torch modules of ALIGN
+    pixels       uint8 pixels to a tower's input
     weights      safetensors into modules
     tokens       texts to padded batches of token ids
     once         a value made at first use, by one thread

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,39 @@ class Embeddings:
         return (self[index] for index in range(len(self)))
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How a family makes probabilities of cosines.
+
+    Attributes:
+        temperature: what cosines are divided by to give logits.
+        bias: added to that.
+        kind: ``softmax`` over the texts, or a ``sigmoid`` of each pair by itself.
+    """
+
+    temperature: float
+    bias: float = 0.0
+    kind: Literal["softmax", "sigmoid"] = "softmax"
+
+    @classmethod
+    def of_scale(cls, scale: float, *, bias: float = 0.0, kind: Literal["softmax", "sigmoid"] = "softmax") -> Score:
+        """Of a checkpoint's `logit_scale`, whose exponential cosines are multiplied by."""
+        return cls(temperature=math.exp(-scale), bias=bias, kind=kind)
+
+    def logits(self, cosines: NDArray[Any]) -> NDArray[np.float64]:
+        """Of cosines of any shape."""
+        return cosines.astype(np.float64) / self.temperature + self.bias
+
+    def probabilities(self, cosines: NDArray[Any]) -> NDArray[np.float32]:
+        """Of cosines ``(images, texts)``: rows that sum to 1 for ``softmax``; NaN for NaN."""
+        logits = self.logits(cosines)
+        if self.kind == "sigmoid":
+            return (0.5 + 0.5 * np.tanh(0.5 * logits)).astype(np.float32)  # the sigmoid, without overflow
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
+
 class Encoder(ABC):
     """Two towers into one space. Thread-safe; a tower is loaded when it is first used."""
 
@@ -64,7 +98,7 @@ class Encoder(ABC):
         """Embed images already squashed and cropped by `lance_align.images.read_pixels`.
 
         Args:
-            pixels: uint8 ``(n, height, width, 3)`` of the spec's crop; n may be 0.
+            pixels: uint8 ``(n, *spec.image.shape)``; n may be 0.
 
         Returns:
             ``(n, dim) float32`` of norm 1; rows the model gives no finite vector for hold NaN.
@@ -76,8 +110,13 @@ class Encoder(ABC):
 
     @property
     @abstractmethod
+    def score(self) -> Score:
+        """What makes probabilities of cosines."""
+
+    @property
     def temperature(self) -> float:
         """What cosines are divided by to give logits."""
+        return self.score.temperature
 
 
 def text_reason(value: object) -> str | None:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lance_align.encoders.base import Encoder
 from lance_align.encoders.checkpoints import Located, locate
 from lance_align.encoders.devices import Precision, check_precision, resolve_device
 from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.families import FAMILIES
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
-
-# Closed on purpose: table metadata names a family, and must not be able to name code.
-FAMILIES: Mapping[str, str] = {
-    "align": "lance_align.encoders.align:AlignEncoder",
-    "fake": "lance_align.testing:FakeEncoder",
-}
 
 _lock = threading.Lock()
 _encoders: dict[tuple[ModelSpec, str, EngineName, Precision], Encoder] = {}
@@ -66,7 +61,7 @@ def load_encoder(
 
 
 def _place(family: str, device: str) -> str:
-    if family not in FAMILIES:
+    if family not in FAMILIES and family != "fake":
         raise ModelError(f"unknown model family {family!r}; expected one of {', '.join(sorted(FAMILIES))}")
     return "cpu" if family == "fake" else str(resolve_device(device))  # the fake runs where torch is not installed
 
@@ -86,9 +81,12 @@ def _verified(spec: ModelSpec) -> Located:
 
 
 def _add(located: Located, place: str, engine: EngineName, precision: Precision) -> Encoder:
-    module, _, name = FAMILIES[located.spec.family].partition(":")
-    family = getattr(importlib.import_module(module), name)
-    files = () if located.directory is None else (located.directory,)
-    encoder: Encoder = family(located.spec, *files, device=place, engine=engine, precision=precision)
+    how: dict[str, Any] = {"device": place, "engine": engine, "precision": precision}
+    encoder: Encoder
+    if located.directory is None:
+        encoder = importlib.import_module("lance_align.testing").FakeEncoder(located.spec, **how)
+    else:
+        towers: Any = importlib.import_module("lance_align.encoders.two_towers")  # at first use: it imports torch
+        encoder = towers.TowerEncoder(located.spec, located.directory, **how)
     _encoders[located.spec, place, engine, precision] = encoder
     return encoder

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from lance_align.encoders import hub
+from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.geometry import read_image_spec
 from lance_align.errors import ModelError
-from lance_align.spec import KNOWN_CHECKPOINTS, ImageSpec, ModelSpec
+from lance_align.spec import KNOWN_CHECKPOINTS, ModelSpec
 
 BUNDLED = Path(__file__).parent / "bundled"
-
-# Longest text ALIGN was trained on, in tokens with CLS and SEP: arXiv 2102.05918, and AlignProcessor's max_length.
-ALIGN_MAX_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ def resolve_spec(model: str | Path, *, revision: str | None = None) -> ModelSpec
         revision: a branch, tag or commit of a hub model; the spec records the commit.
 
     Raises:
-        ModelError: no such model, the hub cannot be reached, not an ALIGN checkpoint, or weights that are not one
+        ModelError: no such model, the hub cannot be reached, a model of another family, or weights that are not one
             safetensors file.
     """
     return locate(model, revision=revision).spec
@@ -74,14 +73,20 @@ def _refuse_revision(model: str, revision: str | None) -> None:
 def _read(directory: Path, *, name: str, revision: str | None) -> Located:
     try:
         _check_weights(directory)
-        dim, max_tokens = _read_model_config(directory)
+        path = directory / "config.json"
+        raw = read_json(path)
+        kind = family(raw.get("model_type"), where=str(path))
+        config = kind.config(raw, where=str(path))
+        found, where = _read_processor(directory)
+        image = read_image_spec(found, where=where, processor=kind.processor, frames=kind.frames(config))
+        kind.check_image(config, image, where=where)
         spec = ModelSpec(
             name=name,
             revision=revision,
-            family="align",
-            dim=dim,
-            image=_read_geometry(directory),
-            max_tokens=max_tokens,
+            family=raw["model_type"],
+            dim=kind.dim(config),
+            image=image,
+            max_tokens=min(kind.max_tokens(config), _tokenizer_limit(directory)),
             fingerprint=fingerprint(directory),
         )
     except OSError as error:
@@ -93,65 +98,44 @@ def _check_weights(directory: Path) -> None:
     """One safetensors file, or a refusal that names the remedy."""
     if not (directory / "config.json").is_file():
         raise ModelError(
-            f"{directory} is not a checkpoint: it has no config.json; expected what AlignModel.save_pretrained writes"
+            f"{directory} is not a checkpoint: it has no config.json; expected what a model's save_pretrained writes"
         )
     if (directory / "model.safetensors").is_file():
         return
     if (directory / "model.safetensors.index.json").is_file():
         raise ModelError(
             f"{directory} holds sharded weights; expected one model.safetensors: "
-            "load it with AlignModel and call save_pretrained(directory, max_shard_size='10GB')"
+            "load it with transformers and call save_pretrained(directory, max_shard_size='10GB')"
         )
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in directory.glob(pattern))
     seen = f"only {pickles[0]}, which can run code when it is opened" if pickles else "no weights"
     raise ModelError(
         f"{directory} holds {seen}; expected model.safetensors: "
-        "convert it on a machine you trust, with AlignModel.from_pretrained and save_pretrained"
+        "convert it on a machine you trust, with transformers' from_pretrained and save_pretrained"
     )
 
 
-def _read_model_config(directory: Path) -> tuple[int, int]:
-    """Length of an embedding, and of the longest text in tokens."""
-    path = directory / "config.json"
-    raw = read_json(path)
-    if raw.get("model_type") != "align":
-        raise ModelError(f"{path} describes a {raw.get('model_type')!r} model; expected an ALIGN checkpoint ('align')")
-    config = align_config(raw, where=str(path))
-    limits = [ALIGN_MAX_TOKENS, config.text_config.max_position_embeddings]
-    tokenizer_path = directory / "tokenizer_config.json"
-    if tokenizer_path.is_file():
-        limit = read_json(tokenizer_path).get("model_max_length")
-        if isinstance(limit, (int, float)) and limit >= 2:  # transformers writes 1e30 for "no limit"
-            limits.append(int(limit))
-    return int(config.projection_dim), min(limits)
+def _tokenizer_limit(directory: Path) -> int:
+    """The longest text that the tokenizer's file allows, in tokens; a large number where it does not say."""
+    path = directory / "tokenizer_config.json"
+    limit = read_json(path).get("model_max_length") if path.is_file() else None
+    # transformers writes 1e30 for "no limit"
+    return int(limit) if isinstance(limit, (int, float)) and limit >= 2 else sys.maxsize
 
 
-def align_config(raw: dict[str, Any], *, where: str) -> Any:
-    """transformers' AlignConfig of a parsed config.json.
-
-    Raises:
-        ModelError: a field has a wrong type.
-    """
-    from transformers import AlignConfig
-
-    try:
-        return AlignConfig.from_dict(raw)
-    except Exception as error:  # transformers validates with its own, changing, exception classes
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{where} is not a valid ALIGN configuration ({reason}); save the model again") from error
-
-
-def _read_geometry(directory: Path) -> ImageSpec:
-    """As transformers looks for it: nested in processor_config.json first, then in a file of its own."""
+def _read_processor(directory: Path) -> tuple[dict[str, Any], str]:
+    """The image processor's configuration and its file, as transformers looks for it: nested in processor_config.json
+    first, then in a file of its own."""
     nested = directory / "processor_config.json"
     if nested.is_file():
-        raw = read_json(nested).get("image_processor")
-        if isinstance(raw, dict):
-            return read_image_spec(raw, where=str(nested))
+        found = read_json(nested)
+        for part in ("image_processor", "video_processor"):
+            if isinstance(found.get(part), dict):
+                return found[part], str(nested)
     path = directory / "preprocessor_config.json"
     if not path.is_file():
         raise ModelError(f"{path} is missing; save the image processor beside the model (processor.save_pretrained)")
-    return read_image_spec(read_json(path), where=str(path))
+    return read_json(path), str(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -50,9 +50,15 @@ class Tokens:
 
 
 def batches_by_length(
-    ids: Sequence[list[int]], *, pad_id: int, tokens_per_batch: int
+    ids: Sequence[list[int]], *, pad_id: int, tokens_per_batch: int, length: int | None = None
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Rows of similar length together, padded to the longest of the batch.
+
+    Args:
+        ids: of each row.
+        pad_id: what is put behind them.
+        tokens_per_batch: most of one batch, padding included.
+        length: that all are padded to; None for the longest of the batch.
 
     Yields:
         the positions of the rows in `ids`, their ids and mask, both ``(n, length) int64``, where n x length is at most
@@ -61,11 +67,11 @@ def batches_by_length(
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
     start = 0
     while start < len(order):
-        length = len(ids[order[start]])
-        rows = order[start : start + max(1, tokens_per_batch // max(1, length))]
+        width = length or len(ids[order[start]])
+        rows = order[start : start + max(1, tokens_per_batch // max(1, width))]
         start += len(rows)
-        padded = torch.full((len(rows), length), pad_id, dtype=torch.int64)
-        mask = torch.zeros((len(rows), length), dtype=torch.int64)
+        padded = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+        mask = torch.zeros((len(rows), width), dtype=torch.int64)
         for position, row in enumerate(rows):
             count = len(ids[row])
             padded[position, :count] = torch.tensor(ids[row], dtype=torch.int64)

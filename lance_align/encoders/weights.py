@@ -31,15 +31,19 @@ class Weights:
         with self._open() as file:
             self.names: frozenset[str] = frozenset(file.keys())
 
-    def check_prefixes(self, *prefixes: str) -> None:
+    def check_prefixes(self, *prefixes: str, model_class: str) -> None:
         """Refuse a file with tensors that belong to no part of the model: it is another model's.
+
+        Args:
+            prefixes: of the names of all tensors of the model.
+            model_class: of the model, for the error.
 
         Raises:
             ModelError: names the first few.
         """
         foreign = sorted(name for name in self.names if not name.startswith(prefixes))
         if foreign:
-            raise ModelError(f"{self.path} holds tensors that ALIGN does not have: {_few(foreign)}")
+            raise ModelError(f"{self.path} holds tensors that {model_class} does not have: {_few(foreign)}")
 
     def scalar(self, name: str) -> float:
         """One number.
@@ -47,13 +51,22 @@ class Weights:
         Raises:
             ModelError: missing, or not a single number.
         """
-        if name not in self.names:
-            raise ModelError(f"{self.path} lacks {name!r}; save the whole AlignModel, not a part of it")
-        with self._open() as file:
-            tensor: torch.Tensor = file.get_tensor(name)
+        tensor = self.tensor(name)
         if tensor.numel() != 1:
             raise ModelError(f"{self.path}: {name!r} has shape {tuple(tensor.shape)}; expected one number")
         return float(tensor)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor as it is in the file.
+
+        Raises:
+            ModelError: missing.
+        """
+        if name not in self.names:
+            raise ModelError(f"{self.path} lacks {name!r}; save the whole model, not a part of it")
+        with self._open() as file:
+            found: torch.Tensor = file.get_tensor(name)
+        return found
 
     def fill(self, module: nn.Module, *, unused: tuple[str, ...] = ()) -> None:
         """Copy the tensors of the same names into the module; floats of any width become the module's own.

@@ -1,4 +1,4 @@
-"""Labels for images without training: softmax over the cosines of an image with a sentence for each label."""
+"""Labels for images without training: from the cosines of an image with a sentence for each label."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.encoders.base import Encoder, Vectors
+from lance_align.encoders.base import Encoder, Score, Vectors
 from lance_align.encoders.cache import load_encoder
 from lance_align.errors import ArgumentError
 from lance_align.images import ImageInput
@@ -25,7 +25,7 @@ def zero_shot(
     model: str | Path | ModelSpec = "align-tiny",
     device: str = "auto",
 ) -> NDArray[np.float32]:
-    """Probability of each label for each image, with the checkpoint's own temperature.
+    """Probability of each label for each image, with the checkpoint's own score.
 
     Args:
         images: of any accepted form; see `lance_align.images.load`.
@@ -35,7 +35,8 @@ def zero_shot(
         device: as in `load_encoder`.
 
     Returns:
-        ``(images, labels) float32``; a row sums to 1, or is NaN where the image is None or cannot be read.
+        ``(images, labels) float32``; a row sums to 1 (of SigLIP each label stands for itself, and all may be low), or
+        is NaN where the image is None or cannot be read.
 
     Raises:
         ArgumentError: no labels, a label that is not text, or a template without ``{}``.
@@ -65,9 +66,7 @@ def label_probabilities(
     """
     if vectors.ndim != 2 or vectors.shape[1] != encoder.spec.dim:
         raise ArgumentError(f"vectors have shape {vectors.shape}; {encoder.spec.name!r} makes (n, {encoder.spec.dim})")
-    return probabilities(
-        vectors, label_vectors(labels, encoder=encoder, template=template), temperature=encoder.temperature
-    )
+    return probabilities(vectors, label_vectors(labels, encoder=encoder, template=template), score=encoder.score)
 
 
 def label_vectors(labels: Sequence[str], *, encoder: Encoder, template: str = DEFAULT_TEMPLATE) -> Vectors:
@@ -88,22 +87,18 @@ def label_vectors(labels: Sequence[str], *, encoder: Encoder, template: str = DE
     return embedded.vectors
 
 
-def probabilities(vectors: Vectors, labels: Vectors, *, temperature: float) -> NDArray[np.float32]:
-    """Softmax over cosines divided by the temperature.
+def probabilities(vectors: Vectors, labels: Vectors, *, score: Score) -> NDArray[np.float32]:
+    """Of the labels for each vector.
 
     Args:
         vectors: ``(n, dim) float32`` of norm 1, of images; rows of NaN give rows of NaN.
         labels: ``(labels, dim) float32`` of norm 1, from `label_vectors`.
-        temperature: `Encoder.temperature`.
+        score: `Encoder.score`.
 
     Returns:
         ``(n, labels) float32``.
     """
-    logits = vectors.astype(np.float64) @ labels.T.astype(np.float64) / temperature
-    logits -= logits.max(axis=1, keepdims=True)
-    weights = np.exp(logits)
-    shares: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return shares
+    return score.probabilities(vectors.astype(np.float64) @ labels.T.astype(np.float64))
 
 
 def _check_labels(labels: Sequence[str], template: str) -> None:

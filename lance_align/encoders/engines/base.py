@@ -15,7 +15,7 @@ from lance_align.spec import ImageSpec
 EngineName = Literal["auto", "torch", "compiled", "openvino"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
-Pixels: TypeAlias = NDArray[np.uint8]  # (n, height, width, 3)
+Pixels: TypeAlias = NDArray[np.uint8]  # (n, *ImageSpec.shape)
 Features: TypeAlias = NDArray[np.float32]  # (n, dim), not normalised
 
 # Vectors of an engine against those of the plain tower: float32 in another order of additions stays above 0.999999 on
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 
 def probe_pixels(image: ImageSpec) -> Pixels:
-    """Three smooth pictures of an `ImageSpec`'s crop: colours that come and go in waves of different lengths.
+    """Three smooth pictures of an `ImageSpec`: colours that come and go in waves of different lengths; videos move.
 
     Pixels drawn at random are none that a model has learnt: rounding errors grow on them as on no picture.
     """
@@ -69,7 +69,10 @@ def probe_pixels(image: ImageSpec) -> Pixels:
         [0.5 + 0.5 * np.sin(2 * np.pi * (kind + 1) * (x * across + y * down) + channel) for channel in range(3)]
         for kind, (across, down) in enumerate(((1.0, 0.3), (0.4, 1.0), (0.8, -0.7)))
     ]
-    return (np.stack(waves).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    pictures = (np.stack(waves).transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    if image.frames is None:
+        return pictures
+    return np.stack([np.roll(pictures, number * width // image.frames, 2) for number in range(image.frames)], 1)
 
 
 def agreement(features: Features, reference: Features) -> float:

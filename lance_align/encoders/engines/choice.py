@@ -19,14 +19,14 @@ from lance_align.encoders.engines.base import (
 )
 from lance_align.encoders.engines.graph import EngineError, GraphEngine
 from lance_align.encoders.engines.module import ModuleEngine, prepare
-from lance_align.encoders.towers import VisionTower
+from lance_align.encoders.pixels import PixelTower
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
 
 
 def image_engine(
     spec: ModelSpec,
-    load: Callable[[], VisionTower],
+    load: Callable[[], PixelTower],
     *,
     engine: EngineName,
     device: torch.device,

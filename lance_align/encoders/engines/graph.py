@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from lance_align.encoders.engines.base import MIN_COSINE, EngineName, Features, Pixels, agreement, probe_pixels
 from lance_align.encoders.engines.store import cache_folder
-from lance_align.encoders.towers import VisionTower
+from lance_align.encoders.pixels import PixelTower
 from lance_align.spec import ModelSpec
 
 # Of one forward pass on one thread. Small pictures share one; of large ones a single picture fills the caches.
@@ -49,11 +49,10 @@ class GraphEngine:
 
     name: EngineName = "openvino"
 
-    def __init__(self, spec: ModelSpec, load: Callable[[], VisionTower], *, threads: int) -> None:
+    def __init__(self, spec: ModelSpec, load: Callable[[], PixelTower], *, threads: int) -> None:
         openvino = _openvino()
         self._openvino = openvino
-        height, width = spec.image.crop
-        self._shape = (max(1, PIXELS_PER_BATCH // (height * width)), height, width, 3)
+        self._shape = (max(1, PIXELS_PER_BATCH // spec.image.pixels), *spec.image.shape)
         self._threads = threads
         self._lock = threading.Lock()
         probe = probe_pixels(spec.image)
@@ -143,13 +142,12 @@ def _openvino() -> Any:
             del sys.modules[name]
 
 
-def _converted(tower: VisionTower) -> Any:
+def _converted(tower: PixelTower) -> Any:
     """The tower's graph, by OpenVINO's frontend itself: `openvino.convert_model` wants to report its use."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    height, width = tower.image.crop
-    example = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    example = torch.zeros((1, *tower.image.shape), dtype=torch.uint8)
     logging: Any = importlib.import_module("transformers.utils.logging")  # not annotated
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # tracing looks at every property of transformers' modules, and some complain

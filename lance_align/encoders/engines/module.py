@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lance_align.encoders.devices import full_precision
 from lance_align.encoders.engines.base import EngineName, Features, Pixels
 from lance_align.encoders.engines.staging import on_device
-from lance_align.encoders.towers import VisionTower
+from lance_align.encoders.pixels import PixelTower
 
 # Each convolution of an EfficientNet in transformers, and the normalisation behind it.
 _PAIRS = (
@@ -43,13 +43,12 @@ class ModuleEngine:
     name: EngineName
 
     def __init__(
-        self, tower: VisionTower, device: torch.device, *, batch_size: int | None, compiled: bool = False
+        self, tower: PixelTower, device: torch.device, *, batch_size: int | None, compiled: bool = False
     ) -> None:
-        height, width = tower.image.crop
         self.name = "compiled" if compiled else "torch"
         self._forward: Any = torch.compile(tower, dynamic=False) if compiled else tower
         self._device = device
-        self._batch_size = batch_size or max(1, PIXELS_PER_BATCH[device.type] // (height * width))
+        self._batch_size = batch_size or max(1, PIXELS_PER_BATCH[device.type] // tower.image.pixels)
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Features:
@@ -73,7 +72,7 @@ class ModuleEngine:
         return min(self._batch_size, 1 << (rows - 1).bit_length()) if self._device.type == "cuda" else rows
 
 
-def prepare(tower: VisionTower, device: torch.device, dtype: torch.dtype) -> None:
+def prepare(tower: PixelTower, device: torch.device, dtype: torch.dtype) -> None:
     """Make a tower faster, in place; in float32 it gives the same vectors.
 
     Each BatchNorm goes into the weights of the convolution before it: y = g (Wx - m) / s + b is one linear map. Then
@@ -92,12 +91,11 @@ def prepare(tower: VisionTower, device: torch.device, dtype: torch.dtype) -> Non
 
 
 @torch.inference_mode()
-def _seconds(tower: VisionTower, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> float:
+def _seconds(tower: PixelTower, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> float:
     """Of a forward pass of a quarter of a batch on a GPU, the best of some."""
-    height, width = tower.image.crop
     tower.use(dtype=dtype, memory_format=memory_format)
-    rows = max(1, PIXELS_PER_BATCH[device.type] // (4 * height * width))
-    pixels = torch.zeros((rows, height, width, 3), dtype=torch.uint8, device=device)
+    rows = max(1, PIXELS_PER_BATCH[device.type] // (4 * tower.image.pixels))
+    pixels = torch.zeros((rows, *tower.image.shape), dtype=torch.uint8, device=device)
     best = float("inf")
     for _ in range(1 + _TRIALS):  # the first one chooses algorithms
         torch.cuda.synchronize(device)

@@ -1,9 +1,10 @@
-"""ALIGN (arXiv 2102.05918): EfficientNet and BERT into one space, from a local checkpoint directory."""
+"""An encoder of any family: two towers from a local checkpoint directory, loaded when they are first used."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,26 +12,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lance_align import images as image_door
-from lance_align.encoders.base import Embeddings, Encoder, Vectors, text_reason
-from lance_align.encoders.checkpoints import align_config, read_json
+from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
+from lance_align.encoders.checkpoints import read_json
 from lance_align.encoders.devices import Precision, check_precision, full_precision, resolve_device, resolve_dtype
 from lance_align.encoders.engines.base import Engine, EngineName, check_engine
 from lance_align.encoders.engines.choice import image_engine
+from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.once import Once
+from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.tokens import Tokens, batches_by_length
-from lance_align.encoders.towers import (
-    TEXT_PREFIXES,
-    VISION_PREFIX,
-    TextTower,
-    VisionTower,
-    load_text_tower,
-    load_vision_tower,
-)
 from lance_align.encoders.weights import Weights
 from lance_align.errors import ArgumentError, ModelError, RowError
 from lance_align.images import ImageInput
 from lance_align.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from lance_align.encoders.families.base import Family
 
 # Decoded together: enough that an engine keeps all threads busy, or for one forward pass of a GPU.
 PIXELS_PER_CHUNK = {"cpu": 16 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 289 * 289}
@@ -40,8 +38,8 @@ TOKENS_PER_BATCH = {"cpu": 32 * 64, "mps": 64 * 64, "cuda": 1024 * 64}
 TEXTS_PER_CHUNK = 4096
 
 
-class AlignEncoder(Encoder):
-    """An ALIGN checkpoint. `load_encoder` makes them; the arguments are not checked against each other here.
+class TowerEncoder(Encoder):
+    """A checkpoint of any family. `load_encoder` makes them; the arguments are not checked against each other here.
 
     Args:
         spec: what `resolve_spec` says of the directory.
@@ -78,25 +76,19 @@ class AlignEncoder(Encoder):
             raise ArgumentError(f"engine 'openvino' computes in float32, not in {precision}; use engine='torch'")
         self._engine, self._batch_size = engine, batch_size
         self._directory = directory
-        self._config = align_config(read_json(directory / "config.json"), where=str(directory / "config.json"))
-        self._weights = Weights(directory / "model.safetensors")
-        self._weights.check_prefixes(VISION_PREFIX, *TEXT_PREFIXES, "temperature")
-        self._temperature = self._weights.scalar("temperature")
-        if not self._temperature > 0.0:
-            raise ModelError(f"{self._weights.path}: temperature is {self._temperature}; expected a number above 0")
-        height, width = spec.image.crop
-        self._images_per_batch = batch_size or max(1, PIXELS_PER_CHUNK[self.device.type] // (height * width))
+        self._pads_texts, self._score = _checked(spec, directory)
+        self._images_per_batch = batch_size or max(1, PIXELS_PER_CHUNK[self.device.type] // spec.image.pixels)
         self._tokens_per_batch = (
             batch_size * spec.max_tokens if batch_size is not None else TOKENS_PER_BATCH[self.device.type]
         )
         self._vision: Once[Engine] = Once(self._load_vision)
-        self._text: Once[TextTower] = Once(self._load_text)
+        self._text: Once[nn.Module] = Once(self._load_text)
         self._tokens: Once[Tokens] = Once(lambda: Tokens(directory, max_tokens=spec.max_tokens))
 
     @property
-    def temperature(self) -> float:
-        """See `Encoder.temperature`."""
-        return self._temperature
+    def score(self) -> Score:
+        """See `Encoder.score`."""
+        return self._score
 
     @property
     def image_engine(self) -> EngineName:
@@ -136,9 +128,11 @@ class AlignEncoder(Encoder):
         Raises:
             ArgumentError: not uint8, or not of the spec's crop.
         """
-        height, width = self.spec.image.crop
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (height, width, 3):
-            raise ArgumentError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {height}, {width}, 3)")
+        shape = self.spec.image.shape
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
+            raise ArgumentError(
+                f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 (n, {', '.join(map(str, shape))})"
+            )
         if len(pixels) == 0:
             return np.empty((0, self.spec.dim), dtype=np.float32)
         return _normalise(self._vision()(pixels))
@@ -161,7 +155,10 @@ class AlignEncoder(Encoder):
         for start in range(0, len(texts), TEXTS_PER_CHUNK):
             ids = self._tokens().ids(texts[start : start + TEXTS_PER_CHUNK])
             for positions, padded, mask in batches_by_length(
-                ids, pad_id=self._tokens().pad_id, tokens_per_batch=self._tokens_per_batch
+                ids,
+                pad_id=self._tokens().pad_id,
+                tokens_per_batch=self._tokens_per_batch,
+                length=self.spec.max_tokens if self._pads_texts else None,
             ):
                 vectors[start + np.array(positions)] = _embed(self._text(), self.device, padded, mask)
         return vectors
@@ -169,8 +166,8 @@ class AlignEncoder(Encoder):
     def _load_vision(self) -> Engine:
         self._check_unchanged()
 
-        def load() -> VisionTower:
-            return load_vision_tower(self._config, self.spec.image, self._weights, self.device)
+        def load() -> PixelTower:
+            return image_tower(self.spec, self._directory).to(self.device)
 
         return image_engine(
             self.spec,
@@ -181,9 +178,9 @@ class AlignEncoder(Encoder):
             batch_size=self._batch_size,
         )
 
-    def _load_text(self) -> TextTower:
+    def _load_text(self) -> nn.Module:
         self._check_unchanged()
-        return load_text_tower(self._config, self._weights, self.device).to(self._dtype)
+        return text_tower(self.spec, self._directory).to(self.device, self._dtype)
 
     def _check_unchanged(self) -> None:
         """A tower may be loaded long after the spec was read; a trainer may have written new weights since."""
@@ -193,6 +190,35 @@ class AlignEncoder(Encoder):
                 f"{self._directory} has changed since it was opened (fingerprint {found[:12]}, "
                 f"expected {self.spec.fingerprint[:12]}); load the model again"
             )
+
+
+def image_tower(spec: ModelSpec, directory: Path) -> PixelTower:
+    """The image tower of a checkpoint as transformers would run it: on the CPU, in eval mode, in float32.
+
+    Raises:
+        ModelError: the files do not hold the model that the spec describes.
+    """
+    kind, config, weights = _opened(spec, directory)
+    return kind.image_tower(config, spec.image, directory, weights)
+
+
+def text_tower(spec: ModelSpec, directory: Path) -> nn.Module:
+    """As `image_tower`: token ids and mask, ``(n, length) int64``, to features ``(n, dim) float32``."""
+    kind, config, weights = _opened(spec, directory)
+    return kind.text_tower(config, directory, weights)
+
+
+def _opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
+    path = directory / "config.json"
+    kind = family(spec.family, where=str(path))
+    return kind, kind.config(read_json(path), where=str(path)), Weights(directory / "model.safetensors")
+
+
+def _checked(spec: ModelSpec, directory: Path) -> tuple[bool, Score]:
+    """Whether texts are padded, and the score; refuses weights of another model."""
+    kind, _, weights = _opened(spec, directory)
+    kind.check_weights(weights)
+    return kind.pads_texts, kind.score(weights)
 
 
 @torch.inference_mode()
