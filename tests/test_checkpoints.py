@@ -138,7 +138,7 @@ def test_every_preprocessor_setting_folds_to_what_transformers_computes(
         ({"do_resize": False}, "do_resize is false"),
         ({"size": {"max_height": 64}}, "expected size and crop_size as height and width"),
         ({"size": {"shortest_edge": 80, "longest_edge": 99}}, "bounds the longest edge"),
-        ({"size": {"shortest_edge": 64}, "do_center_crop": False}, "sizes would differ"),
+        ({"size": {"shortest_edge": 64}, "do_center_crop": False}, "pictures would differ in size"),
         ({"resample": 0}, "resample 2"),
         ({"crop_size": {"height": 99, "width": 64}}, "larger than size"),
         ({"image_processor_type": "ConvNextImageProcessor"}, "expected one of EfficientNetImageProcessor, CLIP"),
@@ -239,12 +239,12 @@ def _cut(path: Path) -> None:
         (
             "config.json",
             lambda path: _edit_json(path, model_type="bert"),
-            "describes a 'bert' model; expected one of align, blip, clip",
+            "a 'bert' model; expected one of align, blip",
         ),
         (
             "config.json",
             lambda path: _edit_json(path, projection_dim="wide"),
-            "not a valid configuration of AlignModel",
+            "not a valid configuration",
         ),
         ("config.json", lambda path: _edit_json(path, projection_dim=48), "projection_dim is 48"),
         ("config.json", Path.unlink, r"no config\.json"),
