@@ -60,6 +60,9 @@ HEADROOM = 2
 # Nor is it decoded to less than this on either side: twice the default thumbnail, which then needs no second decoding.
 LEAST_SCALED_PX = 512
 
+# Pictures whose aspect ratio is kept: what is longer loses its ends before it is resized.
+LONGEST = 32
+
 _ORIENTATION = 0x0112  # of EXIF; 5 to 8 exchange width and height
 
 
@@ -312,7 +315,7 @@ def _from_array(array: NDArray[Any]) -> Image:
 
 
 def to_pixels(image: Image, spec: ImageSpec) -> Pixels:
-    """Squash and centre-crop a decoded RGB image to what the model takes; every pixel of it is used.
+    """Resize and centre-crop a decoded RGB image to what the model takes; every pixel of it is used.
 
     Of a large JPEG, `read_pixels` gives nearly the same in a fraction of the time.
 
@@ -326,36 +329,34 @@ def _squashed(image: Image, spec: ImageSpec, box: Box | None) -> Pixels:
     """As `to_pixels`, of a part of the image; with a box, the image is turned upright once it is small."""
     pil = _pillow()
     resample = pil.Image.Resampling.BILINEAR if spec.resample == "bilinear" else pil.Image.Resampling.BICUBIC
+    turned = box is not None and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    size = spec.resize if turned else spec.resize[::-1]
+    part = box
     if spec.fit == "shortest":
-        return _centre(image, spec, box, resample)
-    height, width = spec.resize
+        part, size = _by_shortest(box or (0.0, 0.0, *image.size), min(spec.resize))
+    if part is not None or image.size != size:
+        image = image.resize(size, resample, part)
     if box is not None:
-        turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-        image = _upright(image.resize((height, width) if turned else (width, height), resample, box))
-    elif image.size != (width, height):
-        image = image.resize((width, height), resample)
+        image = _upright(image)
+    height, width = image.height, image.width
     crop_height, crop_width = spec.crop
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     return np.asarray(image)[top : top + crop_height, left : left + crop_width]
 
 
-def _centre(image: Image, spec: ImageSpec, box: Box | None, resample: Any) -> Pixels:
-    """Resize the shorter side to that of ``spec.resize`` and crop the centre, in one step.
+def _by_shortest(box: Box, shortest: int) -> tuple[Box, tuple[int, int]]:
+    """What part of a picture to resize, and to what (width, height), so that its shorter side becomes `shortest`.
 
-    Only what the crop shows is computed: of a picture of 1 x 60,000 pixels, the whole would be 224 x 13,440,000. Sizes
-    and places are those of transformers' CLIPImageProcessorPil (`get_resize_output_image_size`, `center_crop`).
+    Sizes are those of transformers' `get_resize_output_image_size`. Of a picture longer than `LONGEST` times its
+    shorter side only the middle is taken, which is more than any crop shows: 1 x 60,000 pixels as a whole would become
+    224 x 13,440,000.
     """
-    source = (box[2], box[3]) if box is not None else image.size
-    turned = box is not None and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-    crop = spec.crop if turned else spec.crop[::-1]
-    sides = []
-    for side, kept in zip(source, crop, strict=True):
-        resized = int(min(spec.resize) * side / min(source))
-        start = (resized - kept) // 2
-        sides.append((start * side / resized, (start + kept) * side / resized))
-    (left, right), (top, bottom) = sides
-    small = image.resize(crop, resample, (left, top, right, bottom))
-    return np.asarray(_upright(small) if box is not None else small)
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    over_x, over_y = max(0.0, width - LONGEST * height) / 2, max(0.0, height - LONGEST * width) / 2
+    width, height = width - 2 * over_x, height - 2 * over_y
+    size = (int(shortest * width / min(width, height)), int(shortest * height / min(width, height)))
+    return (left + over_x, top + over_y, right - over_x, bottom - over_y), size
 
 
 def encode_thumbnail(image: Image, *, max_side: int) -> bytes:

@@ -10,12 +10,16 @@ from pathlib import Path
 FINGERPRINTED = (
     "added_tokens.json",
     "config.json",
+    "merges.txt",
     "model.safetensors",
     "preprocessor_config.json",
     "processor_config.json",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
+    "vocab.json",
     "vocab.txt",
 )
 

@@ -10,14 +10,18 @@ from lance_align.errors import ModelError
 # Exact names: no code, no pickles, no other framework's weights.
 CHECKPOINT_FILES = (
     "config.json",
+    "merges.txt",
     "model.safetensors",
     "model.safetensors.index.json",
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "spiece.model",
     "added_tokens.json",
+    "vocab.json",
     "vocab.txt",
 )
 

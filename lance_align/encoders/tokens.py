@@ -2,51 +2,68 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lance_align.errors import ModelError
+from lance_align.errors import MissingExtraError, ModelError
 
 # A text is cut to this many characters a token before it is tokenised: a caption of 10 MB took 20 s and 2 GB.
 CHARS_PER_TOKEN = 512
+SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model")
+
+
+# What a tokenizer may lie in; transformers builds a fast one of all but SentencePiece files.
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *SENTENCEPIECE_FILES)
 
 
 class Tokens:
     """A checkpoint's tokenizer, set up once to truncate and never to pad; safe to call from several threads.
 
     Args:
-        directory: holds tokenizer.json, or vocab.txt.
+        directory: holds tokenizer.json, vocab.txt, vocab.json and merges.txt, or a SentencePiece model (SigLIP).
         max_tokens: longest result, special tokens included.
 
     Raises:
-        ModelError: there is no tokenizer, it is damaged, or it has no fast form.
+        ModelError: there is no tokenizer, or it is damaged.
+        MissingExtraError: it is a SentencePiece model, and sentencepiece is not installed.
     """
 
     def __init__(self, directory: Path, *, max_tokens: int) -> None:
         from transformers import AutoTokenizer
 
-        if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        found = [name for name in _FILES if (directory / name).is_file()]
+        if not found:
             raise ModelError(f"{directory} has no tokenizer.json; save the tokenizer beside the model")
+        if found[0] in SENTENCEPIECE_FILES and find_spec("sentencepiece") is None:
+            raise MissingExtraError("sentencepiece", "siglip")
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # tokenizers raises bare Exception for a damaged file
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"the tokenizer in {directory} cannot be read ({reason}); save it again") from error
-        if not tokenizer.is_fast:
-            raise ModelError(f"the tokenizer in {directory} is not a fast one; expected a tokenizer.json")
         self.pad_id = int(tokenizer.pad_token_id or 0)
-        self._tokenizer: Any = tokenizer.backend_tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length=max_tokens)
+        self._max_tokens = max_tokens
         self._max_chars = CHARS_PER_TOKEN * max_tokens
+        self._slow: Any = None if tokenizer.is_fast else tokenizer
+        self._lock = threading.Lock()
+        if self._slow is None:
+            self._tokenizer: Any = tokenizer.backend_tokenizer
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_length=max_tokens)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text with CLS and SEP, truncated."""
+        """Token ids of each text with the special tokens of its kind, truncated."""
         cut = [text[: self._max_chars] for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+        if self._slow is None:
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
+        with self._lock:
+            found: list[list[int]] = self._slow(cut, truncation=True, max_length=self._max_tokens)["input_ids"]
+        return found
 
 
 def batches_by_length(
