@@ -130,7 +130,7 @@ def test_vectors_do_not_depend_on_the_batch(of: tuple[Encoder, Reference]) -> No
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_openvino_gives_the_same_vectors_or_gives_way(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_openvino_gives_the_same_vectors_or_gives_way(name: str, checkpoints: dict[str, Path]) -> None:
     graph = load_encoder(checkpoints[name], device="cpu", engine="openvino")
     plain = load_encoder(checkpoints[name], device="cpu", engine="torch")
     pixels = np.random.default_rng(1).integers(0, 256, (3, *plain.spec.image.shape), dtype=np.uint8)
@@ -138,7 +138,7 @@ def test_openvino_gives_the_same_vectors_or_gives_way(name: str, checkpoints: di
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_one_tower_is_loaded_for_one_kind_of_input(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_one_tower_is_loaded_for_one_kind_of_input(name: str, checkpoints: dict[str, Path]) -> None:
     from lance_align.encoders.two_towers import TowerEncoder
 
     spec = resolve_spec(checkpoints[name])
