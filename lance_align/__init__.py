@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from lance_align.registration import register_with_lancedb
 
 if TYPE_CHECKING:
+    from lance_align.areas import add_areas as add_areas
     from lance_align.attaching import attach as attach
     from lance_align.encoders import allow_models as allow_models
     from lance_align.encoders import load_encoder as load_encoder
     from lance_align.encoders import resolve_spec as resolve_spec
     from lance_align.encoders.base import Embeddings as Embeddings
     from lance_align.encoders.base import Encoder as Encoder
+    from lance_align.encoders.segmenting import Segmentation as Segmentation
+    from lance_align.encoders.segmenting import segment as segment
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
     from lance_align.errors import LanceAlignError as LanceAlignError
     from lance_align.functions import AlignFunction as AlignFunction
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from lance_align.jobs.report import JobReport as JobReport
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
+    from lance_align.rerankers import MatchReranker as MatchReranker
     from lance_align.spec import ModelSpec as ModelSpec
     from lance_align.tables.index_report import IndexReport as IndexReport
     from lance_align.tables.orphans import CleanupReport as CleanupReport
@@ -48,11 +52,14 @@ _HOMES = {
     "IndexReport": "lance_align.tables.index_report",
     "JobReport": "lance_align.jobs.report",
     "LanceAlignError": "lance_align.errors",
+    "MatchReranker": "lance_align.rerankers",
     "ModelSpec": "lance_align.spec",
     "Query": "lance_align.queries",
     "SearchSettings": "lance_align.tables.search_settings",
+    "Segmentation": "lance_align.encoders.segmenting",
     "Verification": "lance_align.verification",
     "WarmUp": "lance_align.warming",
+    "add_areas": "lance_align.areas",
     "add_labels": "lance_align.labels",
     "allow_models": "lance_align.encoders",
     "attach": "lance_align.attaching",
@@ -63,6 +70,7 @@ _HOMES = {
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
     "search_settings": "lance_align.indexing.building",
+    "segment": "lance_align.encoders.segmenting",
     "verify": "lance_align.verification",
     "warm_up": "lance_align.warming",
     "zero_shot": "lance_align.encoders.zero_shot",

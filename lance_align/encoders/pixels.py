@@ -1,8 +1,6 @@
-"""uint8 pixels to an image tower's input, beside the model."""
+"""uint8 pixels to a module's input, beside the model."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,8 +8,8 @@ from torch import nn
 from lance_align.spec import ImageSpec
 
 
-class PixelTower(nn.Module):
-    """uint8 pixels ``(n, *image.shape)`` to features ``(n, dim) float32``, not yet normalised.
+class PixelInput(nn.Module):
+    """What takes uint8 pixels ``(n, *image.shape)``.
 
     Args:
         image: what the pixels have been through, and how they are scaled.
@@ -33,18 +31,36 @@ class PixelTower(nn.Module):
         self.scale.copy_(torch.tensor(self.image.scale))
         self.shift.copy_(torch.tensor(self.image.shift))
 
-    def use(self, *, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-        """Compute in a type and an order of memory; pixels are scaled in float32, and features come in it."""
+    def use(self, *, dtype: torch.dtype, memory_format: torch.memory_format = torch.contiguous_format) -> None:
+        """Compute in a type and an order of memory; pixels are scaled in float32."""
         self._dtype, self._memory_format = dtype, memory_format
-        for part in self.children():
-            loose: Any = part  # torch's annotations leave memory_format out
-            loose.to(dtype=dtype, memory_format=memory_format)
+        scale, shift = self.scale, self.shift
+        self.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]  # torch leaves it out
+        self.scale, self.shift = scale, shift
+
+    def scaled(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(n, 3, height, width)`` as the model was trained on; of videos, n x frames of them."""
+        found = torch.addcmul(self.shift, pixels.to(torch.float32), self.scale).flatten(0, -4).permute(0, 3, 1, 2)
+        return found.to(self._dtype).contiguous(memory_format=self._memory_format)
+
+
+class PixelTower(PixelInput):
+    """uint8 pixels to features ``(n, dim) float32``, not yet normalised."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        scaled = torch.addcmul(self.shift, pixels.to(torch.float32), self.scale).flatten(0, -4).permute(0, 3, 1, 2)
-        scaled = scaled.to(self._dtype).contiguous(memory_format=self._memory_format)
-        return self.features(scaled).to(torch.float32)
+        return self.features(self.scaled(pixels)).to(torch.float32)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features ``(n, dim)`` of scaled pixels ``(n, 3, height, width)``; of videos, n x frames of them."""
+        """Features ``(n, dim)`` of scaled pixels."""
+        raise NotImplementedError
+
+
+class PairTower(PixelInput):
+    """uint8 pixels ``(n, *image.shape)`` and something of texts, looked at together, to float32."""
+
+    def forward(self, pixels: torch.Tensor, *texts: torch.Tensor) -> torch.Tensor:
+        return self.pairs(self.scaled(pixels), *texts).to(torch.float32)
+
+    def pairs(self, pixels: torch.Tensor, *texts: torch.Tensor) -> torch.Tensor:
+        """Of scaled pixels."""
         raise NotImplementedError

@@ -80,7 +80,8 @@ class Weights:
         """
         wanted = module.state_dict()
         parts = tuple({f"{name.partition('.')[0]}." for name in wanted})
-        offered = {name for name in self.names if name.startswith(parts) and not name.startswith(unused)}
+        of_parts = {name for name in self.names if name in wanted or name.startswith(parts)}
+        offered = {name for name in of_parts if not name.startswith(unused)}
         missing = sorted(name for name in wanted if name not in offered and not name.endswith(".num_batches_tracked"))
         if missing:
             raise ModelError(f"{self.path} lacks {_few(missing)}; the weights do not fit config.json beside them")

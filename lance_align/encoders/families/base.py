@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from lance_align.encoders.base import Score
-from lance_align.encoders.pixels import PixelTower
+from lance_align.encoders.pixels import PairTower, PixelInput, PixelTower
 from lance_align.encoders.weights import Weights
 from lance_align.errors import ModelError
 from lance_align.spec import ImageSpec
@@ -85,16 +86,24 @@ class Family(ABC):
             ModelError: the weights do not fit the configuration.
         """
         del directory
-        with torch.device("meta"):
-            tower = self.new_image_tower(config, image)
-        return self._filled(tower, weights)
+        return self._filled(lambda: self.new_image_tower(config, image), weights)
 
     def text_tower(self, config: Any, directory: Path, weights: Weights) -> nn.Module:
         """Token ids and mask, ``(n, length) int64``, to features ``(n, dim) float32``; as `image_tower`."""
         del directory
-        with torch.device("meta"):
-            tower = self.new_text_tower(config)
-        return self._filled(tower, weights)
+        return self._filled(lambda: self.new_text_tower(config), weights)
+
+    def matcher(self, config: Any, image: ImageSpec, weights: Weights) -> PairTower:
+        """What scores a text with pictures by looking at both at once; as `image_tower`.
+
+        Raises:
+            ModelError: also for a family without such a part.
+        """
+        return self._filled(lambda: self.new_matcher(config, image), weights)
+
+    def segmenter(self, config: Any, image: ImageSpec, weights: Weights) -> PairTower:
+        """What says which part of a picture shows which of some text vectors; as `matcher`."""
+        return self._filled(lambda: self.new_segmenter(config, image), weights)
 
     @abstractmethod
     def new_image_tower(self, config: Any, image: ImageSpec) -> PixelTower:
@@ -103,6 +112,16 @@ class Family(ABC):
     @abstractmethod
     def new_text_tower(self, config: Any) -> nn.Module:
         """As `new_image_tower`."""
+
+    def new_matcher(self, config: Any, image: ImageSpec) -> PairTower:
+        """As `new_image_tower`."""
+        del config, image
+        raise ModelError(f"{self.model_class} does not score pairs; BlipForImageTextRetrieval and XCLIPModel do")
+
+    def new_segmenter(self, config: Any, image: ImageSpec) -> PairTower:
+        """As `new_image_tower`."""
+        del config, image
+        raise ModelError(f"{self.model_class} does not segment pictures; GroupViTModel does")
 
     def score(self, weights: Weights) -> Score:
         """What makes a logit of a cosine.
@@ -126,7 +145,9 @@ class Family(ABC):
 
         return getattr(transformers, self.model_class)(config)
 
-    def _filled(self, tower: _Tower, weights: Weights) -> _Tower:
+    def _filled(self, new: Callable[[], _Tower], weights: Weights) -> _Tower:
+        with torch.device("meta"):
+            tower = new()
         tower.to_empty(device="cpu")
         restore_buffers(tower)
         weights.fill(tower, unused=self.unused)
@@ -139,7 +160,7 @@ def restore_buffers(tower: nn.Module) -> None:
     Raises:
         ModelError: a buffer whose value is not known here.
     """
-    if isinstance(tower, PixelTower):
+    if isinstance(tower, PixelInput):
         tower.set_scale()
     kept = {id(buffer) for buffer in tower.state_dict(keep_vars=True).values()}
     for name, buffer in tower.named_buffers():

@@ -12,7 +12,7 @@ from torch import nn
 
 from lance_align.encoders.base import Score
 from lance_align.encoders.families.base import Family
-from lance_align.encoders.pixels import PixelTower
+from lance_align.encoders.pixels import PairTower, PixelTower
 from lance_align.encoders.weights import Weights
 from lance_align.spec import ImageSpec
 
@@ -40,6 +40,10 @@ class Blip(Family):
     def new_text_tower(self, config: Any) -> nn.Module:
         """See `Family.new_text_tower`."""
         return TextTower(self.whole(config))
+
+    def new_matcher(self, config: Any, image: ImageSpec) -> PairTower:
+        """See `Family.new_matcher`."""
+        return Matcher(self.whole(config), image)
 
     def score(self, weights: Weights) -> Score:
         """See `Family.score`."""
@@ -71,3 +75,27 @@ class TextTower(nn.Module):
         states = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         features: torch.Tensor = self.text_proj(states[:, 0])
         return features.to(torch.float32)
+
+
+class Matcher(PairTower):
+    """The head for matching: token ids and mask ``(1, length)`` to the probability that text and picture match.
+
+    The text encoder looks at all states of a picture through its cross-attention.
+    """
+
+    def __init__(self, model: Any, image: ImageSpec) -> None:
+        super().__init__(image)
+        self.vision_model, self.text_encoder, self.itm_head = model.vision_model, model.text_encoder, model.itm_head
+
+    def pairs(self, pixels: torch.Tensor, *texts: torch.Tensor) -> torch.Tensor:
+        """See `PairTower.pairs`: ``(n,)``, from 0 to 1."""
+        input_ids, mask = (each.expand(len(pixels), -1) for each in texts)
+        seen = self.vision_model(pixel_values=pixels).last_hidden_state
+        states = self.text_encoder(
+            input_ids=input_ids,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
+        ).last_hidden_state
+        logits: torch.Tensor = self.itm_head(states[:, 0]).to(torch.float32)
+        return logits.softmax(1)[:, 1]  # of the classes: no match, match

@@ -1,0 +1,153 @@
+"""Models that look at a picture and a text together: scores of pairs, and which part of a picture shows what."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lance_align.encoders.base import Vectors
+from lance_align.encoders.checkpoints import locate, read_json
+from lance_align.encoders.devices import Precision, full_precision, resolve_device, resolve_dtype
+from lance_align.encoders.families import family
+from lance_align.encoders.once import Once
+from lance_align.encoders.pixels import PairTower
+from lance_align.encoders.tokens import Tokens
+from lance_align.encoders.weights import Weights
+from lance_align.errors import ArgumentError, ModelError
+from lance_align.spec import ModelSpec
+
+# Of one forward pass; more is held than by an encoder, for every text looks at all states of a picture.
+PIXELS_PER_BATCH = {"cpu": 4 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
+
+Part = Literal["matcher", "segmenter"]
+
+_lock = threading.Lock()
+_models: dict[tuple[ModelSpec, str, Precision], PairModel] = {}
+
+
+class PairModel:
+    """A checkpoint that looks at pairs. `load_pair_model` makes them; parts are loaded when they are first used.
+
+    Args:
+        spec: of the model.
+        directory: its checkpoint.
+        device: as in `load_encoder`.
+        precision: as in `load_encoder`.
+    """
+
+    def __init__(self, spec: ModelSpec, directory: Path, *, device: torch.device, precision: Precision) -> None:
+        self.spec, self.device = spec, device
+        self._dtype = resolve_dtype(precision, device)
+        path = directory / "config.json"
+        self._family = family(spec.family, where=str(path))
+        self._config = self._family.config(read_json(path), where=str(path))
+        self._weights = Weights(directory / "model.safetensors")
+        self._family.check_weights(self._weights)
+        self._batch_size = max(1, PIXELS_PER_BATCH[device.type] // spec.image.pixels)
+        self._matcher = Once(lambda: self._ready(self._family.matcher(self._config, spec.image, self._weights)))
+        self._segmenter = Once(lambda: self._ready(self._family.segmenter(self._config, spec.image, self._weights)))
+        self._tokens: Once[Tokens] = Once(lambda: Tokens(directory, max_tokens=spec.max_tokens))
+
+    def check(self, part: Part) -> None:
+        """Check, without loading weights, that the family has a part.
+
+        Raises:
+            ModelError: it has not.
+        """
+        new = self._family.new_matcher if part == "matcher" else self._family.new_segmenter
+        with torch.device("meta"):
+            new(self._config, self.spec.image)
+
+    def scores(self, text: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """How well a text fits each picture: BLIP's probability of a match, X-CLIP's logit.
+
+        Args:
+            text: embedded as the family does, truncated.
+            pixels: uint8 ``(n, *spec.image.shape)``; n may be 0.
+
+        Returns:
+            ``(n,) float32``; NaN where the model gives no number.
+
+        Raises:
+            ModelError: the family has no part that scores pairs.
+        """
+        matcher = self._matcher()
+        ids = torch.tensor([self._tokens().ids([text])[0]])
+        return self._batches(matcher, pixels, ids, torch.ones_like(ids))
+
+    def segment(self, pixels: NDArray[np.uint8], labels: Vectors) -> NDArray[np.int16]:
+        """Which label each pixel shows best.
+
+        Args:
+            pixels: uint8 ``(n, height, width, 3)`` of the spec's crop; n may be 0.
+            labels: ``(labels, dim) float32`` of norm 1.
+
+        Returns:
+            ``(n, height, width) int16``, numbers of labels.
+
+        Raises:
+            ModelError: the family does not segment.
+        """
+        segmenter = self._segmenter()
+        if len(pixels) == 0:
+            return np.empty((0, *self.spec.image.crop), np.int16)
+        masks = [
+            self._batches(segmenter, pixels[row : row + 1], torch.tensor(labels)).argmax(1)
+            for row in range(len(pixels))
+        ]  # one by one: a map of floats for every label is large
+        return np.concatenate(masks).astype(np.int16)
+
+    def _ready(self, tower: PairTower) -> PairTower:
+        tower.to(self.device).use(dtype=self._dtype)
+        return tower
+
+    @torch.inference_mode()
+    def _batches(self, tower: PairTower, pixels: NDArray[np.uint8], *texts: torch.Tensor) -> NDArray[np.float32]:
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != self.spec.image.shape:
+            raise ArgumentError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 n x {self.spec.image.shape}")
+        there = [each.to(self.device) for each in texts]
+        found = [torch.empty(0)]
+        with full_precision(self.device):
+            for start in range(0, len(pixels), self._batch_size):
+                batch = torch.tensor(pixels[start : start + self._batch_size]).to(self.device)
+                found.append(tower(batch, *there).cpu())
+        scores: NDArray[np.float32] = torch.cat(found[1:] or found).numpy()
+        return scores
+
+
+def load_pair_model(
+    model: str | Path,
+    *,
+    part: Part,
+    revision: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> PairModel:
+    """The model on a device; the same object for the same arguments in this process.
+
+    Args:
+        model: a name as in `resolve_spec`.
+        part: what it is wanted for.
+        revision: of a hub model.
+        device: as in `load_encoder`.
+        precision: as in `load_encoder`.
+
+    Raises:
+        ModelError: as `load_encoder`, or the family does not have the part.
+        ArgumentError: this machine does not have the device.
+    """
+    located = locate(model, revision=revision)
+    if located.directory is None:
+        raise ModelError(f"{str(model)!r} has no weights, so it looks at nothing")
+    place = resolve_device(device)
+    key = (located.spec, str(place), precision)
+    with _lock:
+        if key not in _models:
+            _models[key] = PairModel(located.spec, located.directory, device=place, precision=precision)
+        _models[key].check(part)
+        return _models[key]
