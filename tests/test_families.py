@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 
-from lance_align import load_encoder
+from lance_align import embed, images, load_encoder
 from lance_align.encoders import Encoder, resolve_spec
 from lance_align.encoders.families import FAMILIES
 from lance_align.encoders.zero_shot import label_probabilities
+from lance_align.errors import ModelError
+from lance_align.spec import ImageSpec
 from tests.family_models import FRAMES, SAMPLES, Reference, save_family, smallest_cosine
-from tests.pictures import every_kind, scene
+from tests.pictures import encoded, every_kind, scene
 
 CAPTIONS = [
     "a red car",
@@ -45,8 +54,6 @@ def of(checkpoints: dict[str, Path], request: pytest.FixtureRequest) -> tuple[En
 
 def shown(data: bytes) -> Image.Image:
     """The upright RGB picture of a file, decoded by Pillow alone."""
-    import io
-
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
@@ -153,3 +160,123 @@ def _spread(vectors: np.ndarray) -> float:
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1)
     return float(np.median(cosines.max(axis=1)))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_family_searches_a_real_table(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Job, table, search with words and with a picture, and a row that LanceDB embeds itself."""
+    pictures = [encoded(scene(40, 32, seed=seed), "PNG") for seed in range(5)]
+    source = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"id": list("abcdef"), "image": [*pictures, b"broken"]}), source)
+    db, engine = tmp_path / "db", "torch"
+    report = embed(source, db=db, table="t", model=str(checkpoints[name]), device="cpu", engine=engine, progress=False)
+    assert (report.embedded, report.failed) == (5, 1)
+    table = lancedb.connect(db).open_table("t")
+    encoder = load_encoder(checkpoints[name], device="cpu", engine=engine)
+    for query, vector in (
+        (CAPTIONS[1], encoder.encode_texts([CAPTIONS[1]]).vectors[0]),
+        (scene(40, 32, seed=2), encoder.encode_images([pictures[2]]).vectors[0]),
+    ):
+        found = table.search(query, vector_column_name="vector").limit(9).to_list()
+        expected = encoder.encode_images(pictures).vectors @ vector
+        assert [row["id"] for row in found] == ["abcde"[place] for place in np.argsort(-expected)]
+    assert found[0]["id"] == "c"
+    table.add([{"id": "g", "image": pictures[2]}])
+    added, first = (table.search().where(f"id = '{row}'").to_list()[0]["vector"] for row in "gc")
+    np.testing.assert_allclose(added, first, atol=1e-5)
+    again = embed(source, db=db, table="t", model=str(checkpoints[name]), device="cpu", engine=engine, progress=False)
+    assert (again.already_there, again.embedded) == (6, 0)
+
+
+def test_an_untrained_dual_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    """What from_vision_text_pretrained gives: trained towers, and projections that nobody has trained."""
+    from transformers import BertConfig, BertModel, VisionTextDualEncoderModel, ViTConfig, ViTModel
+
+    layers = {"hidden_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    directory = save_family("vision-text-dual-encoder", tmp_path / "dual")
+    vision = ViTModel(ViTConfig(**layers, image_size=32, patch_size=8))
+    text = BertModel(BertConfig(**layers, vocab_size=1000, max_position_embeddings=96))
+    for name, part in (("vision", vision), ("text", text)):
+        part.save_pretrained(tmp_path / name)
+    model = VisionTextDualEncoderModel.from_vision_text_pretrained(str(tmp_path / "vision"), str(tmp_path / "text"))
+    model.save_pretrained(directory)
+    with pytest.raises(ModelError, match=r"vectors would be random; train the model first") as refused:
+        load_encoder(directory, device="cpu")
+    assert str(directory) in str(refused.value)
+    with torch.no_grad():
+        model.logit_scale += 0.1  # as any training does
+    model.save_pretrained(directory)
+    assert load_encoder(directory, device="cpu").encode_texts(["a cat"]).reasons == (None,)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("clip", {"model_type": "clip_text_model"}, "describes a 'clip_text_model' model; expected one of align, blip"),
+        ("clip", {"model_type": "siglip"}, "holds tensors that SiglipModel does not have"),
+        ("siglip", {"model_type": "clip"}, "holds tensors that CLIPModel does not have|takes"),
+        ("blip", {"image_text_hidden_size": 16}, "config.json asks for"),
+        ("clip", {"projection_dim": "wide"}, "not a valid configuration of CLIPModel"),
+        ("xclip", {"model_type": "groupvit"}, "GroupViTModel"),
+        ("vision-text-dual-encoder", {"text_config": {"model_type": "gpt2"}}, "text_config is of a 'gpt2' model"),
+        ("vision-text-dual-encoder", {"projection_dim": 23}, "lacks text_projection.weight"),
+    ],
+)
+def test_a_checkpoint_of_another_family_is_refused(
+    name: str, change: dict[str, Any], complaint: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(checkpoints[name], tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=complaint) as refused:
+        _use(copy)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_missing_weights_are_an_error_and_no_random_numbers(
+    name: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(checkpoints[name], tmp_path / "copy"))
+    tensors = load_file(copy / "model.safetensors")
+    for part in ("vision", "text"):
+        victim = sorted(key for key in tensors if key.startswith(f"{part}_") and key.endswith(".weight"))[0]
+        save_file({key: value for key, value in tensors.items() if key != victim}, copy / "model.safetensors")
+        with pytest.raises(ModelError, match="lacks"):
+            _use(copy)
+
+
+def test_a_processor_of_another_size_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(checkpoints["clip"], tmp_path / "copy"))
+    (copy / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "CLIPImageProcessor"}))
+    with pytest.raises(ModelError, match=r"pictures of \(224, 224\), the image tower takes \(32, 32\)"):
+        resolve_spec(copy)
+    (copy / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="save the image processor beside the model"):
+        resolve_spec(copy)
+    (copy / "tokenizer.json").unlink()
+    shutil.copy(checkpoints["clip"] / "preprocessor_config.json", copy)
+    with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
+        load_encoder(copy, device="cpu").encode_texts(["a"])
+
+
+@pytest.mark.parametrize("fitting", [(16, 16), (20, 24)])
+def test_a_very_long_picture_costs_no_more_than_its_middle(fitting: tuple[int, int]) -> None:
+    """As a whole, 8 x 60,000 pixels would be resized to 32 x 240,000."""
+    spec = ImageSpec(resize=(32, 32), crop=fitting, resample="bicubic", fit="shortest")
+    picture = scene(8, 600, seed=1)
+    tall = Image.new("RGB", (8, 60_000))
+    tall.paste(picture, (0, 29_700))
+    whole = picture.resize((32, 2400), Image.Resampling.BICUBIC)
+    top, left = (2400 - fitting[0]) // 2, (32 - fitting[1]) // 2
+    expected = np.asarray(whole)[top : top + fitting[0], left : left + fitting[1]]
+    found = images.to_pixels(tall, spec)
+    assert found.shape == (*fitting, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def _use(directory: Path) -> None:
+    encoder = load_encoder(directory, device="cpu", engine="torch")
+    encoder.encode_texts(["a cat"])
+    encoder.encode_pixels(np.zeros((1, *encoder.spec.image.shape), np.uint8))
