@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lance_align.encoders import resolve_spec as resolve_spec
     from lance_align.encoders.base import Embeddings as Embeddings
     from lance_align.encoders.base import Encoder as Encoder
+    from lance_align.encoders.catalogue import KnownModel as KnownModel
+    from lance_align.encoders.catalogue import known_models as known_models
     from lance_align.encoders.segmenting import Segmentation as Segmentation
     from lance_align.encoders.segmenting import segment as segment
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
@@ -51,6 +53,7 @@ _HOMES = {
     "Encoder": "lance_align.encoders.base",
     "IndexReport": "lance_align.tables.index_report",
     "JobReport": "lance_align.jobs.report",
+    "KnownModel": "lance_align.encoders.catalogue",
     "LanceAlignError": "lance_align.errors",
     "MatchReranker": "lance_align.rerankers",
     "ModelSpec": "lance_align.spec",
@@ -67,6 +70,7 @@ _HOMES = {
     "build_index": "lance_align.indexing.building",
     "cleanup": "lance_align.tables.orphans",
     "embed": "lance_align.jobs.embed",
+    "known_models": "lance_align.encoders.catalogue",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
     "search_settings": "lance_align.indexing.building",

@@ -130,12 +130,25 @@ def _whole(value: object) -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint that tables may name without further permission."""
+    """A checkpoint that tables may name without further permission.
+
+    Attributes:
+        name: what `resolve_spec` takes.
+        family: as `ModelSpec.family`.
+        source: comes with this package, from the Hugging Face hub, or has no weights.
+        dim: length of its vectors.
+        summary: what it is, in a line.
+    """
 
     name: str
     family: str
     source: Literal["bundled", "hub", "none"]
+    dim: int
     summary: str
+
+
+def _hub(name: str, family: str, dim: int, summary: str) -> Checkpoint:
+    return Checkpoint(name=name, family=family, source="hub", dim=dim, summary=summary)
 
 
 KNOWN_CHECKPOINTS: Mapping[str, Checkpoint] = {
@@ -145,18 +158,28 @@ KNOWN_CHECKPOINTS: Mapping[str, Checkpoint] = {
             name="align-tiny",
             family="align",
             source="bundled",
+            dim=256,
             summary="small ALIGN trained by pipelines/train.py on drawn scenes and emoji artwork; works offline",
         ),
-        Checkpoint(
-            name="kakaobrain/align-base",
-            family="align",
-            source="hub",
-            summary="ALIGN of 172 M parameters trained on COYO-700M (EfficientNet-B7 and BERT-base), 640 dimensions",
-        ),
+        _hub("kakaobrain/align-base", "align", 640, "EfficientNet-B7 and BERT-base, trained on COYO-700M"),
+        _hub("openai/clip-vit-base-patch32", "clip", 512, "ViT-B/32, 224 px: the fastest"),
+        _hub("openai/clip-vit-large-patch14", "clip", 768, "ViT-L/14, 224 px"),
+        _hub("openai/clip-vit-large-patch14-336", "clip", 768, "ViT-L/14, 336 px"),
+        _hub("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "clip", 512, "ViT-B/32, trained on LAION-2B"),
+        _hub("google/siglip-base-patch16-224", "siglip", 768, "ViT-B/16, 224 px, English"),
+        _hub("google/siglip-so400m-patch14-384", "siglip", 1152, "ViT-So400m/14, 384 px, English"),
+        _hub("google/siglip2-base-patch16-224", "siglip", 768, "SigLIP 2, ViT-B/16, 224 px, many languages"),
+        _hub("google/siglip2-base-patch16-256", "siglip", 768, "SigLIP 2, ViT-B/16, 256 px, many languages"),
+        _hub("nvidia/groupvit-gcc-yfcc", "groupvit", 256, "GroupViT, which segments pictures too"),
+        _hub("microsoft/xclip-base-patch32", "xclip", 512, "X-CLIP, ViT-B/32, 8 frames of a video"),
+        _hub("Salesforce/blip-itm-base-coco", "blip", 256, "BLIP ViT-B/16, 384 px, which reranks too"),
+        _hub("Salesforce/blip-itm-large-coco", "blip", 256, "BLIP ViT-L/16, 384 px, which reranks too"),
+        _hub("clip-italian/clip-italian", "vision-text-dual-encoder", 512, "CLIP's ViT-B/32 and an Italian BERT"),
         Checkpoint(
             name="fake",
             family="fake",
             source="none",
+            dim=32,
             summary="lance_align.testing.FakeEncoder: deterministic vectors without a model, for tests",
         ),
     )

@@ -204,9 +204,13 @@ def test_an_untrained_dual_encoder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"vectors would be random; train the model first") as refused:
         load_encoder(directory, device="cpu")
     assert str(directory) in str(refused.value)
-    with torch.no_grad():
-        model.logit_scale += 0.1  # as any training does
-    model.save_pretrained(directory)
+    tensors = load_file(directory / "model.safetensors")
+    trained = {**tensors, "text_projection.weight": tensors["text_projection.weight"] * 1.2}  # as training leaves it
+    for scale in ({}, {"logit_scale": torch.tensor(2.6592)}, {"logit_scale": torch.tensor(3.0)}):
+        others = {name: value for name, value in trained.items() if name != "logit_scale"}
+        save_file({**others, **scale}, directory / "model.safetensors", metadata={"format": "pt"})
+        scale_seen = load_encoder(directory, device="cpu").score.temperature
+        assert scale_seen == pytest.approx(float(torch.exp(-scale.get("logit_scale", torch.tensor(2.6592)))), rel=1e-4)
     assert load_encoder(directory, device="cpu").encode_texts(["a cat"]).reasons == (None,)
 
 

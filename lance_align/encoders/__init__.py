@@ -9,6 +9,9 @@
     hub          hub id to local directory
     fingerprint  the digest of a checkpoint directory
     geometry     preprocessor_config.json to `ImageSpec`
+    catalogue    the known checkpoints, and which are here
+    pairs        models that look at a picture and a text together
+    segmenting   which part of a picture shows what
     permissions  which models table metadata may name
     pixels       uint8 pixels to a tower's input
     weights      safetensors into modules

@@ -76,3 +76,11 @@ def download(repo_id: str, *, revision: str | None) -> tuple[Path, str]:
             "give a local directory, or use the bundled model 'align-tiny'"
         ) from error
     return directory, directory.name
+
+
+def cached_weights(repo_id: str) -> Path | None:
+    """The weights of a repository's main branch in the Hugging Face cache; None where they are not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo_id, "model.safetensors")
+    return Path(found) if isinstance(found, str) else None

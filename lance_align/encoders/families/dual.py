@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lance_align.encoders.base import Score
 from lance_align.encoders.families.base import Family
 from lance_align.encoders.families.clip import ImageTower, TextTower
 from lance_align.encoders.pixels import PixelTower
@@ -23,6 +24,7 @@ TEXT_MODELS = ("bert", "clip_text_model", "roberta", "xlm-roberta")
 # (`PreTrainedModel._init_weights`) and leaves `logit_scale` at its initial value. Of n such numbers the deviation is
 # 0.02 within 0.02 / sqrt(2 n): 5 % are five times that for the smallest published projection.
 INITIAL_STD = 0.02
+INITIAL_SCALE = 2.6592  # CLIP's, and the configuration's default
 NEAR = 0.05
 
 
@@ -57,15 +59,17 @@ class Dual(Family):
             ModelError: also for projections that nobody has trained.
         """
         super().check_weights(weights)
-        scale = weights.scalar("logit_scale")
-        initial = torch.tensor(2.6592).item()  # CLIP's, and the configuration's default
-        if abs(scale - initial) < 1e-4 and all(
+        if abs(_scale(weights) - INITIAL_SCALE) < 1e-4 and all(
             _is_as_drawn(weights.tensor(f"{side}_projection.weight")) for side in ("visual", "text")
         ):
             raise ModelError(
                 f"{weights.path}: the projections are as from_vision_text_pretrained draws them, so vectors would be "
                 "random; train the model first (pipelines/train.py), or name one that is trained"
             )
+
+    def score(self, weights: Weights) -> Score:
+        """See `Family.score`."""
+        return Score.of_scale(_scale(weights))
 
     def image_tower(self, config: Any, image: ImageSpec, directory: Path, weights: Weights) -> PixelTower:
         """See `Family.image_tower`."""
@@ -84,6 +88,11 @@ class Dual(Family):
     def new_text_tower(self, config: Any) -> nn.Module:
         """See `Family.new_text_tower`."""
         return TextTower(self.whole(config))
+
+
+def _scale(weights: Weights) -> float:
+    """Checkpoints that come from Flax, as clip-italian does, hold none; transformers then takes the initial one."""
+    return weights.scalar("logit_scale") if "logit_scale" in weights.names else INITIAL_SCALE
 
 
 def _is_as_drawn(weight: torch.Tensor) -> bool:

@@ -1,0 +1,39 @@
+"""``lance-align models``, or ``python -m lance_align models``: the models that are known by name.
+
+Jobs are scripts: see ``pipelines/``.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from lance_align.encoders.catalogue import known_models
+from lance_align.encoders.families import FAMILIES
+from lance_align.jobs.command import application, command_line
+
+app = application("lance-align", "Search tables of images and text with words, pictures, or both.")
+
+
+@app.command
+def models() -> None:
+    """Print the supported families, and the checkpoints known by name: those here, and those the hub has."""
+    console = Console()
+    console.print(f"families: {', '.join(sorted(FAMILIES))}", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("family", "checkpoint", "dim", "here", ""):
+        table.add_column(title, justify="right" if title == "dim" else "left", overflow="fold")
+    for model in known_models():
+        here = "no" if model.size_mb is None else f"{model.size_mb:,.0f} MB"
+        table.add_row(model.family, model.name, str(model.dim), here, model.summary)
+    console.print(table)
+
+
+def main() -> None:
+    """The command line."""
+    with command_line():
+        app()
+
+
+if __name__ == "__main__":
+    main()
