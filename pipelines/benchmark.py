@@ -27,6 +27,7 @@ from rich.table import Table
 
 from lance_align import LanceAlignError, __version__
 from lance_align.benchmarks.decoding import decoding_lines
+from lance_align.benchmarks.families import family_lines
 from lance_align.benchmarks.gpu import gpu_lines, require_gpu
 from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
@@ -39,7 +40,7 @@ from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
 from lance_align.jobs.command import application
 
-Part = Literal["image", "text", "decode", "job", "growth", "search", "gpu"]
+Part = Literal["image", "text", "decode", "job", "growth", "search", "families", "gpu"]
 WIDTH = 190  # of the table, in characters
 
 app = application("benchmark.py", __doc__)
@@ -48,7 +49,7 @@ app = application("benchmark.py", __doc__)
 @app.default
 def benchmark(
     *,
-    parts: Sequence[Part] = ("image", "text", "decode", "job", "growth", "search"),
+    parts: Sequence[Part] = ("image", "text", "decode", "job", "growth", "search", "families"),
     rounds: int = 5,
     pictures: int = 32,
     captions: int = 256,
@@ -64,7 +65,7 @@ def benchmark(
 
     Args:
         parts: what to measure: the towers (image, text), decoding, whole jobs, how a job grows with its rows, searching
-            a table, the towers on a GPU.
+            a table, the other families at their published sizes, the towers on a GPU.
         rounds: measured rounds, after one that is not.
         pictures: of `image`, 640 pixels a side.
         captions: of `text`, of each kind.
@@ -106,6 +107,8 @@ def benchmark(
         if part == "search":
             asked = caption_mixes(400)["scene captions"]
             return [search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)]
+        if part == "families":
+            return family_lines(scene_pictures(16, size_px=640), caption_mixes(64)["scene captions"], rounds=rounds)
         return [gpu_lines(directory, rounds=rounds)]
 
     lines: list[Line] = []

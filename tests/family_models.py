@@ -189,12 +189,12 @@ def save_family(name: str, directory: Path, *, seed: int = 0) -> Path:
     """A checkpoint of a family; different inputs have different vectors."""
     import transformers
 
+    from lance_align.benchmarks.weights import build_model, spread
+
     sample = SAMPLES[name]
     directory.mkdir(parents=True, exist_ok=True)
     words = sample.tokenizer(directory)
     if name == "align":
-        from lance_align.benchmarks.weights import build_model
-
         model = build_model(sample.config(words), seed=seed, warm_up=8)
     else:
         torch.manual_seed(seed)
@@ -202,24 +202,6 @@ def save_family(name: str, directory: Path, *, seed: int = 0) -> Path:
     model.save_pretrained(directory)
     (directory / "preprocessor_config.json").write_text(json.dumps(sample.processor))
     return directory
-
-
-def spread(model: Any) -> Any:
-    """Weights wide enough that inputs differ, and statistics and scales that are nobody's defaults; in eval mode."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=1.2 / parameter.shape[-1] ** 0.5)
-            elif parameter.ndim == 1:
-                parameter += 0.05 * torch.randn_like(parameter)
-        for name, value in (("logit_scale", 3.1), ("logit_bias", -4.0)):
-            if hasattr(model, name):
-                getattr(model, name).fill_(value)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
-                torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
-                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
 
 
 class Reference:

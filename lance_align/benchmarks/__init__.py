@@ -12,6 +12,7 @@ processes    what a program and those below it take
 growth       the job alone on more and more rows
 vectors      many vectors to search in
 search       from words to rows of a table
+families     the other families at their published sizes
 gpu          both towers on a GPU
 card         what a GPU can do at most
 """

@@ -86,6 +86,28 @@ def build_model(config: Any, *, seed: int, warm_up: int, texture: float = 0.0) -
     return model.eval()
 
 
+def spread(model: Any) -> Any:
+    """Weights wide enough that inputs differ, and statistics and scales that are nobody's defaults; in eval mode.
+
+    Args:
+        model: of any family but ALIGN (see `build_model`); it is changed.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=1.2 / parameter.shape[-1] ** 0.5)
+            elif parameter.ndim == 1:
+                parameter += 0.05 * torch.randn_like(parameter)
+        for name, value in (("logit_scale", 3.1), ("logit_bias", -4.0)):
+            if hasattr(model, name):
+                getattr(model, name).fill_(value)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d) and module.running_mean is not None:
+                torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]  # both are there
+    return model.eval()
+
+
 def _octaves(number: int, size: int) -> torch.Tensor:
     """Grey noise of standard deviation 1 at every octave, as photographs have it: ``(number, 1, size, size)``."""
     field = torch.zeros(number, 1, size, size)
