@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lancedb
 import numpy as np
@@ -17,12 +17,12 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
-from lance_align import embed, images, load_encoder
-from lance_align.encoders import Encoder, resolve_spec
+from lance_align import embed, images, known_models, load_encoder
+from lance_align.encoders import Encoder, families, resolve_spec
 from lance_align.encoders.families import FAMILIES
 from lance_align.encoders.zero_shot import label_probabilities
 from lance_align.errors import ModelError
-from lance_align.spec import ImageSpec
+from lance_align.spec import KNOWN_CHECKPOINTS, ImageSpec
 from tests.family_models import FRAMES, SAMPLES, Reference, save_family, smallest_cosine
 from tests.pictures import encoded, every_kind, scene
 
@@ -284,3 +284,59 @@ def _use(directory: Path) -> None:
     encoder = load_encoder(directory, device="cpu", engine="torch")
     encoder.encode_texts(["a cat"])
     encoder.encode_pixels(np.zeros((1, *encoder.spec.image.shape), np.uint8))
+
+
+def test_readmes_table_of_models_is_true_line_by_line() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.partition("## Which model")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line]
+    lines = {row[0].strip("`"): row for row in rows[2:]}
+    assert set(lines) == set(FAMILIES)
+    named = {}
+    for family, row in lines.items():
+        names = [cell.split("`")[1] for cell in row[1].split(";")]
+        named |= {name: (family, int(dim)) for name, dim in zip(names, row[2].split(";"), strict=True)}
+        assert all(len(cell) > 4 for cell in row[3:])
+    known = {each.name: (each.family, each.dim) for each in KNOWN_CHECKPOINTS.values() if each.source != "none"}
+    assert named == known
+    assert resolve_spec("align-tiny").dim == known["align-tiny"][1]
+
+
+def test_the_command_line_lists_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    from lance_align.__main__ import app
+
+    app(["models"], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert all(name in printed.replace("\n", "") for name in FAMILIES)
+    models = {model.name: model for model in known_models()}
+    assert set(models) == {each.name for each in KNOWN_CHECKPOINTS.values() if each.source != "none"}
+    assert models["align-tiny"].size_mb == pytest.approx(11, abs=2)
+    here = models["align-tiny"].weights
+    assert here is not None
+    assert here.is_file()
+
+
+def test_a_family_is_one_file_and_one_row(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but these two comes with them: here CLIP with its pictures turned upside down."""
+    file = tmp_path / "upside.py"
+    file.write_text(
+        "from lance_align.encoders.families.clip import Clip, ImageTower\n"
+        "class Upside(Clip):\n"
+        "    def new_image_tower(self, config, image):\n"
+        "        return Turned(self.whole(config), image)\n"
+        "class Turned(ImageTower):\n"
+        "    def features(self, pixels):\n"
+        "        return super().features(pixels.flip(2))\n"
+    )
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    monkeypatch.setitem(cast("dict[str, str]", FAMILIES), "upside", "upside:Upside")
+    copy = Path(shutil.copytree(checkpoints["clip"], tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "upside"}))
+    ours, clip = (load_encoder(each, device="cpu", engine="torch") for each in (copy, checkpoints["clip"]))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *clip.spec.image.shape), dtype=np.uint8)
+    np.testing.assert_allclose(ours.encode_pixels(pixels), clip.encode_pixels(pixels[:, ::-1].copy()), atol=1e-5)
+    np.testing.assert_allclose(ours.encode_texts(CAPTIONS).vectors, clip.encode_texts(CAPTIONS).vectors, atol=1e-6)
+    assert ours.spec.family == "upside"
