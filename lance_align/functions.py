@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @register(FUNCTION)  # type: ignore[no-untyped-call]  # lancedb annotates in part
 class AlignFunction(EmbeddingFunction):
-    """ALIGN for LanceDB, by name and fingerprint of a checkpoint; weights are loaded at the first embedding.
+    """A model for LanceDB, by name and fingerprint of a checkpoint; weights are loaded at the first embedding.
 
     Make it with `create`. LanceDB makes it anew for each handle, add and search, from the arguments the table holds;
     the encoder behind it is one a process, model and device.
