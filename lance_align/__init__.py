@@ -1,4 +1,4 @@
-"""Embed images and text with ALIGN, CLIP, SigLIP and others on Ray, into LanceDB tables you search with words, pictures, or both.
+"""Embed images and text on Ray into LanceDB tables that you search with words, pictures, or both.
 
 Importing the package registers the LanceDB embedding function ``align``: at once, or when LanceDB is imported.
 Everything else is imported at first use, so that the encoders work where neither LanceDB nor Ray is installed.
