@@ -146,7 +146,7 @@ def read_pixels(value: ImageInput, spec: ImageSpec, *, limits: DecodeLimits = DE
         RowError: as `load`.
     """
     if isinstance(value, (str, Path)):
-        value = _read_file(Path(value), limits)
+        value = read_file(Path(value), limits)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return pixels_and_thumbnail(value, spec, limits=limits)[0]
     return to_pixels(load(value), spec)
@@ -277,7 +277,7 @@ def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return decode(value, limits=limits)
     if isinstance(value, (str, Path)):
-        return decode(_read_file(Path(value), limits), limits=limits)
+        return decode(read_file(Path(value), limits), limits=limits)
     if isinstance(value, np.ndarray):
         return _from_array(value)
     pil = _pillow()
@@ -291,7 +291,7 @@ def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     )
 
 
-def _read_file(path: Path, limits: DecodeLimits) -> bytes:
+def read_file(path: Path, limits: DecodeLimits) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(limits.max_bytes + 1)

@@ -13,12 +13,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align import images as image_door
+from lance_align import visuals
 from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
 from lance_align.errors import ArgumentError, RowError
 from lance_align.faults import ACTIONS, PLAN, SITES, VARIABLE, Action, Fault, Site, counted, write_plan
-from lance_align.images import ImageInput
 from lance_align.spec import ImageSpec, ModelSpec
+from lance_align.visuals import VisualInput
 
 FAKE_SPEC = ModelSpec(
     name="fake",
@@ -54,7 +54,7 @@ class FakeEncoder(Encoder):
         """See `Encoder.encode_pixels`."""
         return self._vectors([b"image" + image.tobytes() for image in pixels])
 
-    def encode_images(self, images: Sequence[ImageInput | None]) -> Embeddings:
+    def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
         """See `Encoder.encode_images`."""
         payloads: list[bytes] = []
         reasons: list[str | None] = []
@@ -62,7 +62,7 @@ class FakeEncoder(Encoder):
             try:
                 if image is None:
                     raise RowError("null", "no image")
-                pixels = image_door.read_pixels(image, self.spec.image)
+                pixels = visuals.read_pixels(image, self.spec.image)
                 payloads.append(b"image" + pixels.tobytes())
                 reasons.append(None)
             except RowError as error:

@@ -66,7 +66,7 @@ def warm_up(table: Any, *, vector: str = VECTOR, images: bool = False) -> WarmUp
     image_s = None
     if images:
         started = time.perf_counter()
-        encoder.encode_pixels(np.zeros((1, *encoder.spec.image.crop, 3), np.uint8))
+        encoder.encode_pixels(np.zeros((1, *encoder.spec.image.shape), np.uint8))
         image_s = time.perf_counter() - started
     started = time.perf_counter()
     index = vector_index(table, vector)

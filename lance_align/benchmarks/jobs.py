@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from lance_align import images
+from lance_align import visuals
 from lance_align.benchmarks.inputs import encoded
 from lance_align.benchmarks.measuring import OURS, Line, our_engines, unit_vectors
 from lance_align.benchmarks.processes import Usage, measure
@@ -188,10 +188,10 @@ def _alone(part: str, way: Way, model: Path, data: Sequence[bytes]) -> Iterator[
     spec = resolve_spec(model)
     encoder = load_encoder(spec, device="cpu", engine=engine)
     files = (list(data) * PARTS_ROWS)[:PARTS_ROWS]
-    pixels = np.stack([images.read_pixels(each, spec.image) for each in files])
+    pixels = np.stack([visuals.read_pixels(each, spec.image) for each in files])
     encoder.encode_pixels(pixels)
     encode_wall_s, encode_cpu_s = _timed(lambda: encoder.encode_pixels(pixels))
-    decode_wall_s, decode_cpu_s = _timed(lambda: [images.read_pixels(each, spec.image) for each in files])
+    decode_wall_s, decode_cpu_s = _timed(lambda: [visuals.read_pixels(each, spec.image) for each in files])
     cores = os.cpu_count() or 1
     for name, rate, notes in (
         (f"encoder, {engine}", PARTS_ROWS / encode_wall_s, {"CPU ms a row": 1000 * encode_cpu_s / PARTS_ROWS}),

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align.errors import RowError
-from lance_align.images import ImageInput
 from lance_align.spec import ModelSpec
+from lance_align.visuals import VisualInput
 
 Vectors: TypeAlias = NDArray[np.float32]  # (n, dim), each row of norm 1
 
@@ -85,8 +85,10 @@ class Encoder(ABC):
     spec: ModelSpec
 
     @abstractmethod
-    def encode_images(self, images: Sequence[ImageInput | None]) -> Embeddings:
-        """Embed images of any accepted form (see `lance_align.images.read_pixels`); None and bad images become reasons.
+    def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
+        """Embed images of any accepted form (see `lance_align.visuals.read_pixels`); None and bad ones become reasons.
+
+        A model whose ``spec.image`` has `frames` embeds videos: files, or lists of frames.
 
         Encoded bytes and paths of a picture have one vector, whichever way they come. The same picture as a decoded
         Pillow image or array has nearly the same: a large JPEG is not decoded at its full size, a decoded image is used
@@ -95,7 +97,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
-        """Embed images already squashed and cropped by `lance_align.images.read_pixels`.
+        """Embed images already squashed and cropped by `lance_align.visuals.read_pixels`.
 
         Args:
             pixels: uint8 ``(n, *spec.image.shape)``; n may be 0.

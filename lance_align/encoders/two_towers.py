@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lance_align import images as image_door
+from lance_align import visuals
 from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
 from lance_align.encoders.checkpoints import read_json
 from lance_align.encoders.devices import Precision, check_precision, full_precision, resolve_device, resolve_dtype
@@ -24,8 +24,8 @@ from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.tokens import Tokens, batches_by_length
 from lance_align.encoders.weights import Weights
 from lance_align.errors import ArgumentError, ModelError, RowError
-from lance_align.images import ImageInput
 from lance_align.spec import ModelSpec
+from lance_align.visuals import VisualInput
 
 if TYPE_CHECKING:
     from lance_align.encoders.families.base import Family
@@ -101,7 +101,7 @@ class TowerEncoder(Encoder):
         loaded = {"image": self._vision.made, "text": self._text.made}
         return frozenset(name for name, made in loaded.items() if made)
 
-    def encode_images(self, images: Sequence[ImageInput | None]) -> Embeddings:
+    def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
         """See `Encoder.encode_images`; images are decoded a forward pass at a time."""
         vectors = np.zeros((len(images), self.spec.dim), dtype=np.float32)
         reasons: list[str | None] = [None] * len(images)
@@ -117,10 +117,10 @@ class TowerEncoder(Encoder):
                 vectors[rows] = self.encode_pixels(np.stack(pixels))
         return _embeddings(vectors, reasons)
 
-    def _pixels(self, image: ImageInput | None) -> NDArray[np.uint8]:
+    def _pixels(self, image: VisualInput | None) -> NDArray[np.uint8]:
         if image is None:
             raise RowError("null", "no image")
-        return image_door.read_pixels(image, self.spec.image)
+        return visuals.read_pixels(image, self.spec.image)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Vectors:
         """See `Encoder.encode_pixels`.

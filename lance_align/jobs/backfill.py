@@ -30,6 +30,7 @@ from lance_align.sandbox import Decoder
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import ADDRESS, Filler
 from lance_align.tables.location import TableLocation, table_location
+from lance_align.visuals import check_installed
 
 
 def backfill(
@@ -143,6 +144,8 @@ def backfill(
     )
     references = References(locate(location.db), allow_outside, fetch_policy(fetch_hosts))
     is_image = filler.filling.column.kind == "image"
+    if is_image:
+        check_installed(spec.image)
     read = ReadGaps(source=_source(filler, location, references), decoder=decoder if is_image else None)
     with cluster(), stopping():
         if retry_errors:

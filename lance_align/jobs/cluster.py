@@ -189,14 +189,14 @@ def shape(
 
     Args:
         actors, readers, threads: None for the rule above; see `Shape`.
-        block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
+        block_rows: None for 1,024, or 128 of videos, and where a CPU embeds large images and 1,024 would take minutes.
         stall_seconds, device, engine, precision: see `Shape`.
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if block_rows is None:
-        height, width = spec.image.crop
-        block_rows = 1024 if gpus or height * width <= SMALL_IMAGE_PIXELS else 128
+        is_quick = gpus > 0 and spec.image.frames is None  # 1,024 videos of 8 frames of 224 px would take 1.2 GB
+        block_rows = 1024 if is_quick or spec.image.pixels <= SMALL_IMAGE_PIXELS else 128
     actors = actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
     if gpus:
         reserved = 1.0 if cpus > actors else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from lance_align.errors import SourceError
 from lance_align.jobs.ids import is_id_type, is_text_type
 from lance_align.jobs.sources import Source
+from lance_align.jobs.sources.base import Looks
 from lance_align.tables.schema import ID, IMAGE, URI, Embed, Layout
 
 Keep = Literal["bytes", "thumbnail", "uri"]
@@ -18,7 +19,13 @@ ImageKind = Literal["bytes", "path", "struct"]
 
 # Tried in this order, letter case ignored. `file_name` is what Hugging Face's metadata.csv calls it.
 IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
-PATH_NAMES = (*IMAGE_NAMES, "image_path", "file_name", "filename", "file", "filepath", "file_path", "path", "uri")
+VIDEO_NAMES = ("video", "clip", "movie", "mp4", "webm", "mkv", "mov", "avi", "video_bytes", "bytes")
+_PATH_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "path", "uri")
+# Of columns with the data itself, then of columns with paths.
+_NAMES: Mapping[Looks, tuple[Sequence[str], Sequence[str]]] = {
+    "images": (IMAGE_NAMES, (*IMAGE_NAMES, "image_path", *_PATH_NAMES)),
+    "videos": (VIDEO_NAMES, (*VIDEO_NAMES, "video_path", "clip_path", *_PATH_NAMES)),
+}
 TEXT_NAMES = ("text", "caption", "description", "prompt", "title", "alt", "name", "sentence")
 ID_NAMES = ("id", "_id", "__key__", "uuid")
 
@@ -79,12 +86,13 @@ def choose_columns(
         if name is not None and name not in schema.names:
             raise SourceError(f"{source.location.uri} has no column {name!r}; {_seen(schema)}")
     offered = pa.schema([field for field in schema if field.name not in drop])
-    image = image or (None if embed == "text" and keep == "bytes" else source.image) or _find_image(offered, embed)
+    said = image or (None if embed == "text" and keep == "bytes" else source.image)
+    image = said or _find_image(offered, embed, source.looks)
     text = text or source.text or _find_text(offered, needed=embed in ("text", "both") or image is None)
     id = id or source.id or _find(offered, ID_NAMES, is_id_type)  # noqa: A001
     embed = embed or ("image" if image is not None else "text")
-    _check_roles(schema, embed=embed, image=image, text=text, id=id, uri=source.location.uri)
-    kind = _image_kind(schema.field(image)) if image is not None else None
+    _check_roles(source, embed=embed, image=image, text=text, id=id)
+    kind = _image_kind(schema.field(image), source.looks) if image is not None else None
     if keep == "uri" and embed != "text" and kind != "path":
         raise SourceError(f"keep='uri' needs a column of paths, but {image!r} holds bytes; keep bytes or a thumbnail")
     carries = image is not None and embed != "text"
@@ -102,18 +110,18 @@ def choose_columns(
 
 
 def _check_roles(
-    schema: pa.Schema,
+    source: Source,
     *,
     embed: Embed,
     image: str | None,
     text: str | None,
     id: str | None,  # noqa: A002
-    uri: str,
 ) -> None:
+    schema, uri, looks = source.schema, source.location.uri, source.looks
     if embed in ("image", "both"):
         if image is None:
-            raise SourceError(f"{uri} has no column that looks like images; name it with --image; {_seen(schema)}")
-        _image_kind(schema.field(image))
+            raise SourceError(f"{uri} has no column that looks like {looks}; name it with --image; {_seen(schema)}")
+        _image_kind(schema.field(image), looks)
     if embed in ("text", "both"):
         if text is None:
             raise SourceError(f"{uri} has no column that looks like texts; name it with --text; {_seen(schema)}")
@@ -128,7 +136,7 @@ def _check_roles(
         )
 
 
-def _image_kind(field: pa.Field[pa.DataType]) -> ImageKind:
+def _image_kind(field: pa.Field[pa.DataType], looks: Looks) -> ImageKind:
     kind = field.type
     if isinstance(kind, pa.DictionaryType):
         kind = kind.value_type
@@ -139,7 +147,7 @@ def _image_kind(field: pa.Field[pa.DataType]) -> ImageKind:
     if pa.types.is_struct(kind) and "bytes" in kind.names and _is_binary(kind.field("bytes").type):
         return "struct"
     raise SourceError(
-        f"image column {field.name!r} is {field.type}; expected binary, a path as text, or bytes in a struct"
+        f"{looks[:-1]} column {field.name!r} is {field.type}; expected binary, a path as text, or bytes in a struct"
     )
 
 
@@ -153,10 +161,11 @@ def _is_image_data(kind: pa.DataType) -> bool:
     )
 
 
-def _find_image(schema: pa.Schema, embed: Embed | None) -> str | None:
+def _find_image(schema: pa.Schema, embed: Embed | None, looks: Looks) -> str | None:
     if embed == "text":
         return None
-    named = _find(schema, IMAGE_NAMES, _is_image_data) or _find(schema, PATH_NAMES, is_text_type)
+    of_data, of_paths = _NAMES[looks]
+    named = _find(schema, of_data, _is_image_data) or _find(schema, of_paths, is_text_type)
     if named is not None:
         return named
     binaries = [field.name for field in schema if _is_image_data(field.type)]

@@ -34,6 +34,7 @@ from lance_align.sandbox import Decoder
 from lance_align.tables.commits import Committer
 from lance_align.tables.location import table_location
 from lance_align.tables.schema import Embed, table_schema
+from lance_align.visuals import check_installed
 
 
 def embed(
@@ -115,7 +116,7 @@ def embed(
             ignore them, list them in the report, or remove them once everything else has succeeded.
         commit_rows: rows after which a version of the table is made.
         commit_seconds: seconds after which one is made.
-        block_rows: rows embedded and written at once; by default 1,024, or 128 for large images without a GPU.
+        block_rows: rows embedded and written at once; by default 1,024, or 128 of videos, and of large images without a GPU.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
         readers: tasks that read and decode at once, each on a CPU; by default the CPUs that the actors leave.
         threads: of each actor's model on a CPU; by default four, or what there is for each.
@@ -166,12 +167,18 @@ def embed(
     check_precision(precision)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
-    named = [column for column in (image, text, id) if column is not None]
+    spec = resolve_spec(model, revision=revision)
     rows = open_source(
-        source, format=format, allow_outside=allow_outside, fetching=fetch_policy(fetch_hosts), as_text=named
+        source,
+        format=format,
+        allow_outside=allow_outside,
+        fetching=fetch_policy(fetch_hosts),
+        as_text=[column for column in (image, text, id) if column is not None],
+        looks="images" if spec.image.frames is None else "videos",
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
-    spec = resolve_spec(model, revision=revision)
+    if columns.image is not None:
+        check_installed(spec.image)
     allow_models(spec.name)  # who names a model trusts it: this process may search the table it makes
     travelling = pa.schema([rows.schema.field(name) for name in columns.travelling])
     schema = table_schema(travelling, columns.layout, spec)

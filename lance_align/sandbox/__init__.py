@@ -1,8 +1,8 @@
-"""Images decoded in a process of their own: whatever a file does to its decoder, it costs one row.
+"""Images and videos decoded in a process of their own: whatever a file does to its decoder, it costs one row.
 
 Each process that decodes keeps one child and asks it for one image after the other (`process`). The child (`child`) is
-started by exec, never by fork, for lance and Ray do not survive a fork; it knows NumPy and Pillow, but no model, no
-table and no cluster. They talk over a socket pair in lock-step (`frames`): JSON and bytes, never pickle.
+started by exec, never by fork, for lance and Ray do not survive a fork; it knows NumPy, Pillow and PyAV, but no model,
+no table and no cluster. They talk over a socket pair in lock-step (`frames`): JSON and bytes, never pickle.
 
     question   Decoder.to_json()                          and the encoded image
     answer     {"thumbnail": bytes of it, null for none}  and the pixels, then the thumbnail

@@ -10,8 +10,8 @@ import signal
 import socket
 from contextlib import suppress
 
-from lance_align import faults, images
-from lance_align.errors import RowError
+from lance_align import faults, images, videos, visuals
+from lance_align.errors import MissingExtraError, RowError
 from lance_align.sandbox import frames
 from lance_align.sandbox.decoder import Decoder
 from lance_align.sandbox.process import OUT_OF_MEMORY
@@ -74,14 +74,19 @@ def _limit(kind: int, most: int, *, for_good: bool) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _decoder(question: bytes) -> Decoder:
-    return Decoder.from_json(question)
+    """The settings of a question; PyAV is loaded for the first of a model of videos, before memory is limited."""
+    decoder = Decoder.from_json(question)
+    if decoder.image.frames is not None:
+        with suppress(MissingExtraError):  # each video will say so
+            videos.pyav()
+    return decoder
 
 
 def _answer(decoder: Decoder, data: bytearray) -> tuple[bytes, bytes]:
     """The answer to one question, as JSON and bytes; see `lance_align.sandbox`."""
     try:
         faults.reach("decode", lambda: bytes(data))
-        pixels, thumbnail = images.pixels_and_thumbnail(
+        pixels, thumbnail = visuals.pixels_and_thumbnail(
             data, decoder.image, thumbnail_px=decoder.thumbnail_px, limits=decoder.limits
         )
         header = {"thumbnail": None if thumbnail is None else len(thumbnail)}

@@ -24,10 +24,10 @@ _KINDS = frozenset(get_args(RowErrorKind))
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One image, ready for the model.
+    """One image or video, ready for the model.
 
     Attributes:
-        pixels: uint8 ``(crop height, crop width, 3)``.
+        pixels: uint8 ``ImageSpec.shape``.
         thumbnail: a JPEG, or None when none was asked for.
     """
 
@@ -37,7 +37,9 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """Decodes images in a child of the calling process. It holds settings only, so it may be sent anywhere.
+    """Decodes images, and videos where `image` has frames, in a child of the calling process.
+
+    It holds settings only, so it may be sent anywhere.
 
     Attributes:
         image: the geometry of the model's input.
@@ -66,10 +68,11 @@ class Decoder:
             )
 
     def decode(self, data: bytes | bytearray | memoryview) -> Decoded:
-        """Decode, squash and crop one image; calls of several threads take turns.
+        """Decode, squash and crop one image or video; calls of several threads take turns.
 
         Raises:
-            RowError: as `lance_align.images.decode`; `crash`, `timeout` or `memory` where two processes failed.
+            RowError: as `lance_align.visuals.pixels_and_thumbnail`; `crash`, `timeout` or `memory` where two processes
+                failed.
             JobError: no process could be started, which is no image's fault.
         """
         images.check_size(data, limits=self.limits)
@@ -96,13 +99,9 @@ class Decoder:
         limits |= {"formats": tuple(limits["formats"])}
         return cls(**{**raw, "image": ImageSpec(**image), "limits": DecodeLimits(**limits)})
 
-    def _pixel_bytes(self) -> int:
-        height, width = self.image.crop
-        return height * width * 3
-
     def _most_bytes(self) -> int:
         """Of an answer; a JPEG is smaller than its pixels, but for its tables."""
-        return self._pixel_bytes() + (3 * self.thumbnail_px**2 + 2**16 if self.thumbnail_px else 0)
+        return 3 * self.image.pixels + (3 * self.thumbnail_px**2 + 2**16 if self.thumbnail_px else 0)
 
     def _read(self, answer: Mapping[str, Any], payload: bytearray) -> Decoded:
         """What an answer says. An image may have taken the child over, so nothing is believed unchecked."""
@@ -113,11 +112,11 @@ class Decoder:
             raise Failure("memory", f"it takes more than the {self.memory_mb} MB of decode_memory_mb")
         if kind is not None and kind in _KINDS:
             raise RowError(kind, str(detail))
-        size, thumbnail = self._pixel_bytes(), answer.get("thumbnail")
+        size, thumbnail = 3 * self.image.pixels, answer.get("thumbnail")
         length = size + (thumbnail if isinstance(thumbnail, int) else 0)
         if kind is not None or len(payload) != length or (thumbnail is None) != (self.thumbnail_px is None):
             raise Failure("crash", "the decoder's answer makes no sense")
-        pixels = np.frombuffer(payload, dtype=np.uint8, count=size).reshape(*self.image.crop, 3)
+        pixels = np.frombuffer(payload, dtype=np.uint8, count=size).reshape(self.image.shape)
         return Decoded(pixels=pixels, thumbnail=None if thumbnail is None else bytes(payload[size:]))
 
 

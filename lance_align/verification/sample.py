@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lance_align import images
+from lance_align import visuals
 from lance_align.encoders import load_encoder
 from lance_align.encoders.base import Encoder, Vectors
 from lance_align.errors import LanceAlignError, RowError
@@ -106,7 +106,7 @@ class SampleChecks:
             data = _read_file(cell, self._limits) if isinstance(cell, str) else cell
             if data is None:
                 raise RowError("null", "no image")
-            pixels = images.read_pixels(data, encoder.spec.image, limits=self._limits)
+            pixels = visuals.read_pixels(data, encoder.spec.image, limits=self._limits)
         except RowError as error:
             return str(error)
         vector: Vectors = encoder.encode_pixels(pixels[np.newaxis])[0]

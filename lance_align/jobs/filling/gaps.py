@@ -116,8 +116,7 @@ class ReadGaps:
     def _decoded(
         self, addresses: pa.ChunkedArray[Any], cells: pa.ChunkedArray[Any], decoder: Decoder, read_s: float
     ) -> Iterator[pa.Table]:
-        height, width = decoder.image.crop
-        step = max(1, TABLE_BYTES // (height * width * 3))
+        step = max(1, TABLE_BYTES // (3 * decoder.image.pixels))
         for start in range(0, len(cells), step):
             pixels: list[Pixels | None] = []
             reasons: list[str | None] = []

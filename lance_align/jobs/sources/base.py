@@ -6,11 +6,14 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Literal
 
 import pyarrow as pa
 
 from lance_align.jobs.sources.location import Location, References
 from lance_align.jobs.sources.texts import with_valid_text
+
+Looks = Literal["images", "videos"]
 
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 32 * 2**20
@@ -54,13 +57,14 @@ class Source(ABC):
         schema: the columns of every row, without schema metadata.
         splits: the parts, in the source's order.
         references: what image paths in the rows may point at.
-        format: as the user can say it.
+        looks: what the model looks at, and the rows therefore are taken to hold.
     """
 
     location: Location
     schema: pa.Schema
     splits: tuple[Split, ...]
     references: References
+    looks: Looks = "images"
 
     # The columns that hold the picture, the text and the id, for formats that define them.
     image: str | None = None

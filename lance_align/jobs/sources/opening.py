@@ -13,9 +13,9 @@ import pyarrow.fs as pafs
 
 from lance_align.errors import SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy
-from lance_align.jobs.sources.base import Source
+from lance_align.jobs.sources.base import Looks, Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
-from lance_align.jobs.sources.folder import is_image, open_folder
+from lance_align.jobs.sources.folder import is_one_of, open_folder
 from lance_align.jobs.sources.lance_table import open_lance
 from lance_align.jobs.sources.lists import open_csv, open_jsonl
 from lance_align.jobs.sources.location import Location, first_line, locate
@@ -39,7 +39,7 @@ _SUFFIXES: dict[str, Format] = {
     ".tar.gz": "webdataset",
     ".tgz": "webdataset",
 }
-_SUFFIX_HELP = "a folder of images, .parquet, .arrow, .feather, .csv, .jsonl, .tar or .lance"
+_SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .jsonl, .tar or .lance"
 
 
 def open_source(
@@ -49,6 +49,7 @@ def open_source(
     allow_outside: bool = False,
     fetching: FetchPolicy = NO_URLS,
     as_text: Sequence[str] = (),
+    looks: Looks = "images",
 ) -> Source:
     """Open what a user named; nothing but listings, footers and lists of paths is read.
 
@@ -58,12 +59,14 @@ def open_source(
         allow_outside: let image paths in the rows lead out of the source's own folder.
         fetching: the hosts that URLs in the rows may name.
         as_text: columns of a CSV file to keep as text.
+        looks: which files of a folder or tar shard are the rows' pictures.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
-    source = _opened(uri, format, allow_outside, tuple(as_text))
-    return dataclasses.replace(source, references=dataclasses.replace(source.references, fetching=fetching))
+    source = _opened(uri, format, allow_outside, tuple(as_text), looks)
+    references = dataclasses.replace(source.references, fetching=fetching)
+    return dataclasses.replace(source, references=references, looks=looks)
 
 
 def _opened(
@@ -71,15 +74,16 @@ def _opened(
     format: Format | None,  # noqa: A002
     allow_outside: bool,
     as_text: tuple[str, ...],
+    looks: Looks,
 ) -> Source:
     if format is not None and format not in get_args(Format):
         raise SourceError(f"unknown format {format!r}; expected one of {', '.join(get_args(Format))}")
     location = locate(uri)
     info = location.info()
     if info.type == pafs.FileType.NotFound:
-        raise SourceError(f"{location.uri} does not exist; expected {_SUFFIX_HELP}")
+        raise SourceError(f"{location.uri} does not exist; expected {_SUFFIX_HELP.format(looks=looks)}")
     if info.type == pafs.FileType.File:
-        kind = format or _format_of_file(location)
+        kind = format or _format_of_file(location, looks)
         if kind == "lance":
             raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
         folder, files = (location.parent() if kind == "images" else location), [location.path]
@@ -87,18 +91,24 @@ def _opened(
         return open_lance(location, allow_outside=allow_outside)
     else:
         every = [found.path for found in location.files()]
-        kind = format or _format_of_folder(location, every)
-        folder, files = location, [path for path in every if kind in (_format_by_name(path), "images")]
+        kind = format or _format_of_folder(location, every, looks)
+        folder, files = location, [path for path in every if kind in (_format_by_name(path, looks), "images")]
         if not files:
             raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
-    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text)
+    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
 
 
 def _open(
-    kind: Format, location: Location, files: list[str], *, allow_outside: bool, as_text: tuple[str, ...]
+    kind: Format,
+    location: Location,
+    files: list[str],
+    *,
+    allow_outside: bool,
+    as_text: tuple[str, ...],
+    looks: Looks,
 ) -> Source:
     if kind == "images":
-        return open_folder(location, files, allow_outside=allow_outside)
+        return open_folder(location, files, allow_outside=allow_outside, looks=looks)
     if kind == "parquet":
         return open_parquet(location, files, allow_outside=allow_outside)
     if kind == "arrow":
@@ -110,27 +120,28 @@ def _open(
     return open_webdataset(location, files, allow_outside=allow_outside)
 
 
-def _format_by_name(path: str) -> Format | None:
+def _format_by_name(path: str, looks: Looks) -> Format | None:
     name = path.rsplit("/", 1)[-1].lower()
     if name.startswith("_"):  # _SUCCESS, _metadata and other notes that writers leave beside data
         return None
-    if is_image(name):
+    if is_one_of(looks, name):
         return "images"
     return next((form for suffix, form in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def _format_of_folder(location: Location, files: list[str]) -> Format:
-    counts = Counter(form for form in map(_format_by_name, files) if form is not None)
+def _format_of_folder(location: Location, files: list[str], looks: Looks) -> Format:
+    counts = Counter(form for form in (_format_by_name(path, looks) for path in files) if form is not None)
     if len(counts) == 1:
         return next(iter(counts))
     if not counts:
-        raise SourceError(f"{location.uri} holds no images and no other known files; expected {_SUFFIX_HELP}")
+        expected = _SUFFIX_HELP.format(looks=looks)
+        raise SourceError(f"{location.uri} holds no {looks} and no other known files; expected {expected}")
     seen = ", ".join(f"{count} {form}" for form, count in counts.most_common())
     raise SourceError(f"{location.uri} holds several kinds of files ({seen}); say which to read with --format")
 
 
-def _format_of_file(location: Location) -> Format:
-    by_name = _format_by_name(location.path)
+def _format_of_file(location: Location, looks: Looks) -> Format:
+    by_name = _format_by_name(location.path, looks)
     if by_name is not None:
         return by_name
     try:

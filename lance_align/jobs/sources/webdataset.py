@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.images import DEFAULT_LIMITS
-from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Source, Split
-from lance_align.jobs.sources.folder import is_image
+from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split
+from lance_align.jobs.sources.folder import is_one_of
 from lance_align.jobs.sources.location import Location, References, first_line
 
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("key", pa.string()),  # "shard.tar/name": unique over shards
-    pa.field("image", pa.large_binary()),  # the first file of the sample with an image suffix
+    pa.field("image", pa.large_binary()),  # the first file of the sample with an image (or video) suffix
     pa.field("text", pa.string()),  # .txt or .caption, as UTF-8
     pa.field("json", pa.string()),  # .json as it stands
     pa.field("members", pa.map_(pa.string(), pa.large_binary())),  # every other file, by suffix
@@ -36,9 +36,9 @@ class _Sample:
     members: list[tuple[str, bytes]] = dataclasses.field(default_factory=list)
     size: int = 0
 
-    def add(self, suffix: str, data: bytes) -> None:
+    def add(self, suffix: str, data: bytes, looks: Looks) -> None:
         self.size += len(data)
-        if self.image is None and is_image(f"x.{suffix}"):
+        if self.image is None and is_one_of(looks, f"x.{suffix}"):
             self.image = data
         elif self.text is None and suffix in _TEXT_SUFFIXES:
             self.text = data.decode("utf-8", "replace")
@@ -61,7 +61,7 @@ class WebDatasetSource(Source):
         shard = self.location.at(split.path)
         name = self.references.root.relative(split.path)
         held: list[_Sample] = []
-        for sample in _samples(shard, name):
+        for sample in _samples(shard, name, self.looks):
             held.append(sample)
             if len(held) >= CHUNK_ROWS or sum(sample.size for sample in held) > CHUNK_BYTES:
                 yield _table(held)
@@ -83,7 +83,7 @@ def open_webdataset(location: Location, files: list[str], *, allow_outside: bool
     )
 
 
-def _samples(shard: Location, name: str) -> Iterator[_Sample]:
+def _samples(shard: Location, name: str, looks: Looks) -> Iterator[_Sample]:
     sample: _Sample | None = None
     try:
         with (
@@ -103,7 +103,7 @@ def _samples(shard: Location, name: str) -> Iterator[_Sample]:
                         yield sample
                     sample = _Sample(f"{name}/{key}")
                 content = archive.extractfile(member)
-                sample.add(suffix, content.read() if content is not None else b"")
+                sample.add(suffix, content.read() if content is not None else b"", looks)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise SourceError(f"{shard.uri} cannot be read as a tar shard: {first_line(error)}") from error
     if sample is not None:

@@ -27,7 +27,7 @@ from lance_align.spec import ImageSpec
 from lance_align.tables.schema import CONTENT_HASH, ID, IMAGE, URI
 
 # Columns between decode and encode; a source's column never has such a name, for Lance refuses periods.
-PIXELS = "decoded.pixels"  # FixedSizeBinary(height * width * 3), null where there is no image
+PIXELS = "decoded.pixels"  # FixedSizeBinary of ImageSpec.shape, null where there is no image
 REASON = "decoded.reason"  # why there is none
 REPLACES = "decoded.replaces"  # bool: a row of this id is in the table and leaves it as this one comes
 SECONDS = "decoded.seconds"  # float32, spent on the row
@@ -219,7 +219,7 @@ class _Held:
         self._reasons.append(reason)
         self._contents.append(content)
         self._seconds.append(seconds)
-        self.size += int(np.prod(self._spec.crop)) * 3 + len(kept or b"")
+        self.size += 3 * self._spec.pixels + len(kept or b"")
 
     def onto(self, plain: pa.Table, *, keep: str | None) -> pa.Table:
         """The travelling columns of the same rows, and the picture's columns after them."""
@@ -256,26 +256,26 @@ def pixel_block(column: pa.ChunkedArray[Any], spec: ImageSpec) -> Pixels:
         column: `PIXELS` without nulls.
 
     Returns:
-        uint8 ``(n, crop height, crop width, 3)``, a view where the column is one chunk.
+        uint8 ``(n, *spec.shape)``, a view where the column is one chunk.
     """
-    height, width = spec.crop
+    size = 3 * spec.pixels
     parts = []
     for chunk in column.chunks:
-        size = height * width * 3
         buffer: Any = chunk.buffers()[1]
         data = np.frombuffer(buffer, dtype=np.uint8, count=len(chunk) * size, offset=chunk.offset * size)
-        parts.append(data.reshape(len(chunk), height, width, 3))
+        parts.append(data.reshape(len(chunk), *spec.shape))
     if not parts:
-        return np.zeros((0, height, width, 3), dtype=np.uint8)
+        return np.zeros((0, *spec.shape), dtype=np.uint8)
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def pixel_column(pixels: Sequence[Pixels | None], spec: ImageSpec) -> pa.Array[Any]:
     """The inverse of `pixel_block`: images as a column `PIXELS`, null where there is none."""
-    block = np.zeros((len(pixels), *spec.crop, 3), dtype=np.uint8)
+    block = np.zeros((len(pixels), *spec.shape), dtype=np.uint8)
     for row, image in zip(block, pixels, strict=True):
         if image is not None:
             row[:] = image
     validity = pa.array([image is not None for image in pixels]).buffers()[1]
-    width = int(np.prod(spec.crop)) * 3
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(pixels), [validity, pa.py_buffer(block.data)])
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(3 * spec.pixels), len(pixels), [validity, pa.py_buffer(block.data)]
+    )
