@@ -116,7 +116,8 @@ def embed(
             ignore them, list them in the report, or remove them once everything else has succeeded.
         commit_rows: rows after which a version of the table is made.
         commit_seconds: seconds after which one is made.
-        block_rows: rows embedded and written at once; by default 1,024, or 128 of videos, and of large images without a GPU.
+        block_rows: rows embedded and written at once; by default 1,024, or 128 of videos and, without a GPU, of large
+            images.
         actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
         readers: tasks that read and decode at once, each on a CPU; by default the CPUs that the actors leave.
         threads: of each actor's model on a CPU; by default four, or what there is for each.
