@@ -14,8 +14,8 @@ from lancedb.rerankers import Reranker
 from lance_align.encoders.devices import Precision
 from lance_align.encoders.pairs import PairModel, load_pair_model
 from lance_align.errors import ArgumentError, RowError
-from lance_align.images import read_pixels
 from lance_align.tables.schema import IMAGE
+from lance_align.visuals import read_pixels
 
 SCORE = "_relevance_score"  # LanceDB's name
 BATCH_ROWS = 64  # decoded at once

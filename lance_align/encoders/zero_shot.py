@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from lance_align.encoders.base import Encoder, Score, Vectors
 from lance_align.encoders.cache import load_encoder
 from lance_align.errors import ArgumentError
-from lance_align.images import ImageInput
 from lance_align.spec import ModelSpec
+from lance_align.visuals import VisualInput
 
 DEFAULT_TEMPLATE = "a photo of a {}"
 
 
 def zero_shot(
-    images: Sequence[ImageInput | None],
+    images: Sequence[VisualInput | None],
     labels: Sequence[str],
     *,
     template: str = DEFAULT_TEMPLATE,
@@ -28,7 +28,7 @@ def zero_shot(
     """Probability of each label for each image, with the checkpoint's own score.
 
     Args:
-        images: of any accepted form; see `lance_align.images.load`.
+        images: of any accepted form; see `lance_align.visuals.read_pixels`.
         labels: what the pictures may show; at least one.
         template: the sentence a label is put into; ``{}`` stands for the label.
         model: as in `load_encoder`.

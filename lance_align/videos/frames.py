@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ def pixels_and_thumbnail(
     """Decode ``spec.frames`` frames of a video to what the model takes.
 
     They are those of `sampled_places` among all that the container holds, in the order in which they are shown; of a
-    file that ends early, among those that it has. In place of a frame that is damaged, or refers to one that is, comes
-    the last good one before it, else the first good one after it.
+    file that ends early, among those that it has. In place of a frame that the codec finds damaged, or that refers to
+    such a one, comes the last good one before it, else the first good one after it.
 
     However long the video is, memory holds its file, the frames that its codec refers to, and one more. What lies
     between a wanted frame and the next key frame is read, but not decoded; only where the container's times are missing
@@ -87,7 +88,8 @@ class _Taker:
 
 def _sampled(av: Any, data: bytes | bytearray | memoryview, frames: int, taker: _Taker) -> list[Pixels | None]:
     """The pixels of the wanted frames; None for those that cannot be had."""
-    with opened(data, limits=taker.limits) as (container, stream):
+    with ExitStack() as stack:
+        container, stream = stack.enter_context(opened(data, limits=taker.limits))
         timeline = Timeline.read(av, container, stream)
         places = sampled_places(timeline.total, frames)
         if timeline.stored is not None:
@@ -96,21 +98,29 @@ def _sampled(av: Any, data: bytes | bytearray | memoryview, frames: int, taker: 
                 taken: dict[int, Pixels] = {}
                 for key, run in timeline.runs(sorted(set(times))):
                     enter(av, container, stream, key)
-                    taken |= _taken(av, container, stream, run, taker, key=key)
+                    found, is_whole = _taken(av, container, stream, run, taker, key=key)
+                    taken |= found
+                    if not is_whole:  # damage may have changed the decoder's mind for good
+                        stack.close()
+                        container, stream = stack.enter_context(opened(data, limits=taker.limits))
                 return [taken.get(time) for time in times]
             except LostError:
                 pass
-    with opened(data, limits=taker.limits) as (container, stream):
-        taken = _taken(av, container, stream, sorted(set(places)), taker, key=None)
+        stack.close()
+        container, stream = stack.enter_context(opened(data, limits=taker.limits))
+        taken, _ = _taken(av, container, stream, sorted(set(places)), taker, key=None)
         return [taken.get(place) for place in places]
 
 
 def _taken(
     av: Any, container: Any, stream: Any, times: Sequence[int], taker: _Taker, *, key: int | None
-) -> dict[int, Pixels]:
-    """The pixels of the frames shown at ascending times; times before which nothing good is shown are left out."""
+) -> tuple[dict[int, Pixels], bool]:
+    """The pixels of the frames shown at ascending times, and whether no other stands in for one of them.
+
+    Times before which nothing good is shown are left out.
+    """
     taken: dict[int, Pixels] = {}
-    wanted, last = list(reversed(times)), None
+    wanted, last, exact = list(reversed(times)), None, 0
     for time, frame in good_frames(av, container, stream, key=key, until=times[-1]):
         while wanted and time > wanted[-1]:
             missing = wanted.pop()
@@ -118,9 +128,10 @@ def _taken(
                 taken[missing] = taker.take(last)
         if wanted and time == wanted[-1]:
             taken[wanted.pop()] = taker.take(frame)
+            exact += 1
         if not wanted:
             break
         last = frame
     if last is not None:
         taken |= {missing: taker.take(last) for missing in reversed(wanted)}
-    return taken
+    return taken, exact == len(times)
