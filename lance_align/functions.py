@@ -44,7 +44,8 @@ class AlignFunction(EmbeddingFunction):
         revision: the hub commit, ``main``, or None.
         dim: length of a vector; None until the model is known.
         fingerprint: what the model must match, so that new vectors agree with the table's; None for any.
-        source: what the source column holds. ``image``: encoded bytes, or text that is a path or a ``file://`` URI.
+        source: what the source column holds. ``image``: encoded bytes, or text that is a path or a ``file://`` URI; of
+            videos, for a model that looks at them.
             ``text``: captions. Nothing is fetched here: URLs and object-store URIs give no vector; the job reads them.
         device: ``auto`` or a torch device; LanceDB's variable ``align_device`` sets it on one machine, for example
             ``get_registry().set_var("align_device", "cuda:1")``.

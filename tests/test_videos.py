@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from lance_align.sandbox import Decoder, decoder_pid
 from lance_align.spec import ImageSpec
 from tests.pictures import encoded, scene
 from tests.test_hostile_images import peak_bytes
-from tests.videos import damaged, decoded, film, packets, picture, repeated, sound, streamable
+from tests.videos import damaged, decoded, elsewhere, film, packets, picture, repeated, sound, streamable
 
 SPEC = ImageSpec(resize=(32, 32), crop=(32, 32), fit="shortest", frames=8)
 DECODER = Decoder(image=SPEC)
@@ -155,6 +156,16 @@ def test_bad_files_have_a_reason(name: str) -> None:
     with pytest.raises(RowError) as caught:
         DECODER.decode(data)
     assert str(caught.value) == reason(data)
+
+
+def test_frames_that_lie_in_another_file_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(film())
+    linked = elsewhere(film(), path)
+    options = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(io.BytesIO(linked), format="mov", options=options) as file:  # as nothing here asks for
+        assert len(list(file.decode(video=0))) == 25
+    assert reason(linked) == "empty: a video without frames"
 
 
 def test_bad_frames_have_a_reason_only_where_all_are_bad(tmp_path: Path) -> None:

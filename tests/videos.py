@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,26 @@ def streamable(data: bytes, path: Path) -> bytes:
                 packet.stream = copy
                 file.mux(packet)
     return path.read_bytes()
+
+
+def elsewhere(data: bytes, path: Path) -> bytes:
+    """The same MP4 file with zeros for frames, and a header that says they lie in another file (an alias of QuickTime).
+
+    FFmpeg follows such a reference if it is told ``enable_drefs``.
+    """
+    start = data.index(b"dref") - 4
+    (size,) = struct.unpack_from(">I", data, start)
+    place, name = str(path).encode(), path.name.encode()
+    alias = bytes(10) + b"\x04" + b"root".ljust(27, b"\0") + bytes(12)
+    alias += bytes([len(name)]) + name.ljust(63, b"\0") + bytes(16 + 4 + 16)
+    alias += struct.pack(">hh", 2, len(place)) + place + bytes(len(place) % 2) + struct.pack(">hh", -1, 0)
+    entry = struct.pack(">I", len(alias) + 12) + b"alis" + bytes(4) + alias
+    box = struct.pack(">I", len(entry) + 16) + data[start + 4 : start + 16] + entry
+    found = bytearray(data[:start] + box + data[start + size :])
+    for parent in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):
+        at = found.index(parent) - 4
+        struct.pack_into(">I", found, at, struct.unpack_from(">I", found, at)[0] + len(box) - size)
+    at = found.index(b"mdat") + 4
+    (size,) = struct.unpack_from(">I", found, at - 8)
+    found[at : at + size - 8] = bytes(size - 8)
+    return bytes(found)

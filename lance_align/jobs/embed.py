@@ -82,14 +82,14 @@ def embed(
     """Embed every row of a source into a LanceDB table, on Ray; run it again and only new rows are done.
 
     Args:
-        source: a folder of images, a file or folder of Parquet, Arrow, Feather, CSV, JSON Lines or WebDataset tars, or
-            a Lance table; a local path or an object-store URI.
+        source: a folder of images (or of videos, for a model that looks at them), a file or folder of Parquet, Arrow,
+            Feather, CSV, JSON Lines or WebDataset tars, or a Lance table; a local path or an object-store URI.
         db: the LanceDB database: a folder or an object-store URI.
         table: the table's name; it is created, or continued if the same model and columns made it.
         model: a known checkpoint, a hub id, or a local directory.
         revision: the hub commit of the model.
         embed: what gets vectors: image, text, or both; by default image where there is an image column, else text.
-        image: the column of images (bytes or paths); by default recognised by name and type.
+        image: the column of images or videos (bytes or paths); by default recognised by name and type.
         text: the column of texts; by default recognised.
         id: the column of ids; by default one called id, the path in a folder, else a 128-bit digest of the row.
         drop: columns that do not travel into the table.
