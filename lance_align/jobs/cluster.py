@@ -174,7 +174,7 @@ def _quieten() -> None:
 
 
 def shape(
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     *,
     actors: int | None,
     block_rows: int | None,
@@ -188,6 +188,7 @@ def shape(
     """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
+        spec: an encoder, or None for another model, which says `block_rows` itself.
         actors, readers, threads: None for the rule above; see `Shape`.
         block_rows: None for 1,024, or 128 where a CPU embeds large images and 1,024 would take minutes.
         stall_seconds, device, engine, precision: see `Shape`.
@@ -195,7 +196,7 @@ def shape(
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if block_rows is None:
-        height, width = spec.image.crop
+        height, width = spec.image.crop if spec is not None else (0, 0)
         block_rows = 1024 if gpus or height * width <= SMALL_IMAGE_PIXELS else 128
     actors = actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
     if gpus:

@@ -79,7 +79,8 @@ def choose_columns(
         if name is not None and name not in schema.names:
             raise SourceError(f"{source.location.uri} has no column {name!r}; {_seen(schema)}")
     offered = pa.schema([field for field in schema if field.name not in drop])
-    image = image or (None if embed == "text" and keep == "bytes" else source.image) or _find_image(offered, embed)
+    image = image or (None if embed == "text" and keep == "bytes" else source.image)
+    image = image or (None if embed == "text" else find_image(offered))
     text = text or source.text or _find_text(offered, needed=embed in ("text", "both") or image is None)
     id = id or source.id or _find(offered, ID_NAMES, is_id_type)  # noqa: A001
     embed = embed or ("image" if image is not None else "text")
@@ -153,9 +154,8 @@ def _is_image_data(kind: pa.DataType) -> bool:
     )
 
 
-def _find_image(schema: pa.Schema, embed: Embed | None) -> str | None:
-    if embed == "text":
-        return None
+def find_image(schema: pa.Schema) -> str | None:
+    """The column that looks like pictures, by its name and type; None where none does, or several do."""
     named = _find(schema, IMAGE_NAMES, _is_image_data) or _find(schema, PATH_NAMES, is_text_type)
     if named is not None:
         return named

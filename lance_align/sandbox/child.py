@@ -13,7 +13,9 @@ from contextlib import suppress
 from lance_align import faults, images
 from lance_align.errors import RowError
 from lance_align.sandbox import frames
+from lance_align.sandbox.asking import Asking
 from lance_align.sandbox.decoder import Decoder
+from lance_align.sandbox.pictures import PictureDecoder
 from lance_align.sandbox.process import OUT_OF_MEMORY
 
 # Decoding needs no file; tests keep small counts of their faults in some.
@@ -73,19 +75,17 @@ def _limit(kind: int, most: int, *, for_good: bool) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _decoder(question: bytes) -> Decoder:
-    return Decoder.from_json(question)
+def _decoder(question: bytes) -> Asking:
+    kind = PictureDecoder if "max_side_px" in json.loads(question) else Decoder
+    return kind.from_json(question)
 
 
-def _answer(decoder: Decoder, data: bytearray) -> tuple[bytes, bytes]:
+def _answer(decoder: Asking, data: bytearray) -> tuple[bytes, bytes]:
     """The answer to one question, as JSON and bytes; see `lance_align.sandbox`."""
     try:
         faults.reach("decode", lambda: bytes(data))
-        pixels, thumbnail = images.pixels_and_thumbnail(
-            data, decoder.image, thumbnail_px=decoder.thumbnail_px, limits=decoder.limits
-        )
-        header = {"thumbnail": None if thumbnail is None else len(thumbnail)}
-        return json.dumps(header).encode(), pixels.tobytes() + (thumbnail or b"")
+        header, payload = decoder.answer(data)
+        return json.dumps(header).encode(), payload
     except RowError as error:
         return json.dumps({"kind": error.kind, "detail": error.detail}).encode(), b""
     except MemoryError:
