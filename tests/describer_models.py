@@ -71,6 +71,7 @@ def _drawn(model: Any, seed: int, *, head: Any, end: int) -> Any:
     """Weights large enough that pictures decide words; a new model's are so small that all its words are the same.
 
     Args:
+        seed: one with which texts differ, and some end and some are cut.
         head: the part that turns states into words.
         end: the word that ends a text; some texts end early.
     """
@@ -81,13 +82,13 @@ def _drawn(model: Any, seed: int, *, head: Any, end: int) -> Any:
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0.0, 1.5 / weight[0].numel() ** 0.5, generator=generator)
-            elif "bias" in name:
+            elif "norm" not in name.lower():
                 weight.normal_(0.0, 0.1, generator=generator)
         head.weight[end] *= 3.0
     return model.eval()
 
 
-def blip(directory: Path, *, question: bool = False, seed: int = 0) -> Path:
+def blip(directory: Path, *, question: bool = False) -> Path:
     """BLIP for captions or for questions."""
     from transformers import (
         BlipConfig,
@@ -110,12 +111,14 @@ def blip(directory: Path, *, question: bool = False, seed: int = 0) -> Path:
     }
     config = BlipConfig(text_config=text, vision_config=VISION, projection_dim=16, image_text_hidden_size=16)
     model = (BlipForQuestionAnswering if question else BlipForConditionalGeneration)(config)
-    _drawn(model, seed, head=model.text_decoder.get_output_embeddings(), end=3).save_pretrained(directory)
+    _drawn(model, 10 if question else 7, head=model.text_decoder.get_output_embeddings(), end=3).save_pretrained(
+        directory
+    )
     BlipProcessor(BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer).save_pretrained(directory)
     return directory
 
 
-def instructblip(directory: Path, *, seed: int = 0) -> Path:
+def instructblip(directory: Path) -> Path:
     """InstructBLIP with a language model that continues its prompt (OPT, in Vicuna's place)."""
     from transformers import (
         BlipImageProcessorPil,
@@ -143,13 +146,13 @@ def instructblip(directory: Path, *, seed: int = 0) -> Path:
         vision_config=VISION, qformer_config=qformer, text_config=text, num_query_tokens=4, image_token_index=4
     )
     model = InstructBlipForConditionalGeneration(config)
-    _drawn(model, seed, head=model.language_model.get_output_embeddings(), end=2).save_pretrained(directory)
+    _drawn(model, 7, head=model.language_model.get_output_embeddings(), end=2).save_pretrained(directory)
     images = BlipImageProcessorPil(size={"height": 32, "width": 32})
     InstructBlipProcessor(images, words, bert, num_query_tokens=4).save_pretrained(directory)
     return directory
 
 
-def llava(directory: Path, *, seed: int = 0, shards: bool = False, chat_template: str | None = CHAT) -> Path:
+def llava(directory: Path, *, shards: bool = False, chat_template: str | None = CHAT) -> Path:
     """LLaVA 1.5: CLIP's image tower before Llama."""
     from transformers import (
         CLIPImageProcessorPil,
@@ -177,7 +180,7 @@ def llava(directory: Path, *, seed: int = 0, shards: bool = False, chat_template
         vision_feature_layer=-1,
     )
     model = LlavaForConditionalGeneration(config)
-    _drawn(model, seed, head=model.get_output_embeddings(), end=2)
+    _drawn(model, 4, head=model.get_output_embeddings(), end=2)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
     model.save_pretrained(directory, **({"max_shard_size": "60KB"} if shards else {}))
     images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
