@@ -34,10 +34,14 @@ class Description:
     spec: DescriberSpec
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that the prompt names."""
+        return Prompt(self.spec.prompt).columns if self.spec.prompt is not None else ()
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The columns it is made from, that of the pictures first."""
-        named = Prompt(self.spec.prompt).columns if self.spec.prompt is not None else ()
-        return tuple(dict.fromkeys((self.image, *named)))
+        return tuple(dict.fromkeys((self.image, *self.named)))
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -111,7 +115,7 @@ def _fields(schema: pa.Schema, column: str, description: Description, *, uri: st
 def _is_there(schema: pa.Schema, column: str, description: Description, *, uri: str) -> bool:
     if column not in schema.names:
         return False
-    advice = "choose another column"
+    advice = "choose another column, or drop this one first"
     there = read_description(schema, column)
     if there is None:
         raise TableError(f"{uri} has a column {column!r} that was not made by a describer; {advice}")
@@ -128,13 +132,13 @@ def _is_there(schema: pa.Schema, column: str, description: Description, *, uri: 
 
 def _check_sources(schema: pa.Schema, description: Description, *, uri: str) -> None:
     seen = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    image, *named = description.sources
+    image = description.image
     if image not in schema.names:
         raise TableError(f"{uri} has no column {image!r}; its columns are {seen}")
     kind = schema.field(image).type
     if not any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, *_TEXTS)):
         raise TableError(f"column {image!r} of {uri} is {kind}; expected encoded images as binary, or paths as strings")
-    for name in named:
+    for name in description.named:
         if name not in schema.names:
             raise ArgumentError(f"the prompt names {name!r}, which {uri} does not have; its columns are {seen}")
         if not any(fits(schema.field(name).type) for fits in _SINGLE):

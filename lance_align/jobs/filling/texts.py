@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from lance_align.describers.base import Describer
 from lance_align.describers.loading import load_describer
 from lance_align.describers.spec import DescriberSpec
+from lance_align.encoders.once import Once
 from lance_align.images import Pixels
 from lance_align.jobs.cluster import Shape
 from lance_align.jobs.filling.gaps import TEXT
@@ -32,7 +34,7 @@ class Row(NamedTuple):
 
 
 class TextMaker(Maker):
-    """Loads a describer once, then describes blocks.
+    """Loads a describer with its first block, then describes blocks.
 
     Args:
         spec: the describer; its weights are found and verified here, on the worker.
@@ -41,11 +43,9 @@ class TextMaker(Maker):
     """
 
     def __init__(self, spec: DescriberSpec, filling: Filling, shape: Shape) -> None:
-        import torch
-
-        self.describer = load_describer(spec, device=shape.device)
-        torch.set_num_threads(shape.threads)
         super().__init__(filling, Batches(GPU_ROWS if shape.gpus else CPU_ROWS))
+        # With the first block: Ray starts an actor that fails again and again, a block that fails ends the job.
+        self._describer = Once(lambda: _loaded(spec, shape))
 
     def make(self, block: pa.Table) -> tuple[pa.Array[Any], list[str | None]]:
         """See `Maker.make`; a text that was cut has a reason as well."""
@@ -62,5 +62,12 @@ class TextMaker(Maker):
         return pa.array(values, pa.string()), reasons
 
     def _described(self, rows: list[Row]) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
-        found = self.describer.describe([row.picture for row in rows], [row.prompt for row in rows])
+        found = self._describer().describe([row.picture for row in rows], [row.prompt for row in rows])
         return found.texts, found.reasons
+
+
+def _loaded(spec: DescriberSpec, shape: Shape) -> Describer:
+    import torch
+
+    torch.set_num_threads(shape.threads)
+    return load_describer(spec, device=shape.device)

@@ -1,0 +1,340 @@
+"""The describing job, end to end on a real Ray: every row of somebody's table has its own text, or a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import lance
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+from lancedb.index import BTree
+
+import lance_align
+from lance_align import JobReport, describe
+from lance_align.describers.checkpoints import resolve_describer
+from lance_align.describers.loading import load_describer
+from lance_align.describers.prompts import Prompt
+from lance_align.encoders import load_encoder
+from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError, RowError, TableError
+from lance_align.tables.descriptions import read_description
+from lance_align.testing import Faults
+from pipelines.describe import app
+from tests.describer_models import png
+
+ROOT = Path(__file__).parent.parent
+NEW_TOKENS = 6
+TITLES = ["cat", "the small dog", None, "red car on the street"]
+
+
+def pictures(numbers: range) -> pa.Table:
+    """Rows as other people keep them: one in ten without a picture, one in ten with a bad one, some without a title."""
+    cells = [None if n % 10 == 7 else b"bad" if n % 10 == 8 else png(n) for n in numbers]
+    return pa.table(
+        {
+            "number": pa.array(numbers, pa.int64()),
+            "picture": pa.array(cells, pa.binary()),
+            "title": pa.array([TITLES[n % len(TITLES)] for n in numbers], pa.string()),
+        }
+    )
+
+
+def photos_of(directory: Path, *parts: range) -> Any:
+    """A table of pictures, a fragment for each range of numbers."""
+    table = lancedb.connect(directory).create_table("photos", pictures(parts[0]))
+    for part in parts[1:]:
+        table.add(pictures(part))
+    return table
+
+
+def run(directory: Path, model: Path, **options: Any) -> JobReport:
+    defaults: dict[str, Any] = {
+        "db": directory,
+        "table": "photos",
+        "column": "caption",
+        "progress": False,
+        "block_rows": 8,
+        "device": "cpu",
+        "max_new_tokens": NEW_TOKENS,
+    }
+    return describe(model=str(model), **(defaults | options))
+
+
+def check(table: Any, model: Path, *, column: str = "caption", prompt: str | None = None) -> None:
+    """Each row has the text of its own picture and prompt, or a reason."""
+    table.checkout_latest()
+    rows = table.to_arrow().to_pylist()
+    describer = load_describer(resolve_describer(model, prompt=prompt, max_new_tokens=NEW_TOKENS), device="cpu")
+    for row in rows:
+        if row["picture"] is not None and row["picture"] != b"bad":
+            try:
+                filled = Prompt(prompt).fill(row) if prompt is not None else None
+                wanted = describer.describe([row["picture"]], [filled])
+                text, reason = wanted.texts[0], wanted.reasons[0]
+            except RowError as error:
+                text, reason = None, str(error)
+        else:
+            text, reason = None, "null: no image" if row["picture"] is None else "format: "
+        assert row[column] == text, row
+        assert (row[f"{column}_error"] or "")[: len(reason or "")] == (reason or ""), row
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_somebodys_table_gets_captions(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    model = checkpoints["caption"]
+    table = photos_of(tmp_path, range(20), range(20, 30))
+    table.create_index("number", config=BTree())
+    table.delete("number = 3")
+    before, version = table.to_arrow(), table.version
+    report = run(tmp_path, model)
+    assert (report.rows_read, report.already_there, report.work) == (29, 0, "described")
+    assert report.reasons["null"] == report.reasons["format"] == 3
+    assert report.adds_up
+    check(table, model)
+    rows = table.to_arrow()
+    cut = [row for row in rows.to_pylist() if str(row["caption_error"]).startswith("cut: ")]
+    assert report.cut == len(cut) > 0
+    assert all(row["caption"] for row in cut)
+    assert report.embedded == len(rows) - rows["caption"].null_count
+    assert f"  cut, of these     {report.cut:>9,}\n" in report.to_text()
+    assert report.to_text().startswith("described column 'picture', into 'caption',\n")
+    assert json.loads(report.to_json())["cut"] == report.cut
+    assert rows.select(before.schema.names).equals(before)
+    assert "ScalarIndexQuery" in table.to_lance().scanner(filter="number = 5").explain_plan()
+    older = lancedb.connect(tmp_path).open_table("photos")
+    older.checkout(version)
+    assert older.to_arrow().equals(before)
+
+    recorded = read_description(table.schema, "caption")
+    assert recorded is not None
+    assert (recorded.image, recorded.sources) == ("picture", ("picture",))
+    assert recorded.spec == resolve_describer(model, max_new_tokens=NEW_TOKENS)
+
+    again = run(tmp_path, model)
+    assert (again.embedded, again.failed, again.already_there, again.commits) == (0, 0, 29, 0)
+    assert again.table_version == report.table_version
+    table.add(pictures(range(30, 36)))
+    table.update(where="number = 8", values={"picture": png(8)})
+    more = run(tmp_path, model, retry_errors=True)
+    assert (more.already_there, more.rows_read) == (29 - report.failed, 35)
+    check(table, model)
+    for options, message in (
+        ({"prompt": "a photo of"}, "prompt None against 'a photo of'; choose another column, or drop"),
+        ({"max_new_tokens": 9}, "max_new_tokens 6 against 9"),
+        ({"image": "title"}, "describes 'picture', not 'title'"),
+    ):
+        with pytest.raises(TableError, match=message):
+            run(tmp_path, model, **options)
+    with pytest.raises(TableError, match=r"was written by '.*caption', not as '.*question' would now: name .* against"):
+        run(tmp_path, checkpoints["question"], prompt="what ?")
+    with pytest.raises(TableError, match="is described, not embedded; run describe again"):
+        lance_align.backfill(db=tmp_path, table="photos", vector="caption", progress=False)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("family", ["question", "instructblip", "llava"])
+def test_answers_to_prompts_that_name_columns(tmp_path: Path, family: str, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, range(24))
+    prompt = "what is the colour of {title} {number} ?"
+    report = run(tmp_path, checkpoints[family], column="answer", prompt=prompt)
+    assert report.reasons["null"] >= 6
+    check(table, checkpoints[family], column="answer", prompt=prompt)
+    reasons = table.to_arrow()["answer_error"].to_pylist()
+    assert "null: no 'title', which the prompt names" in reasons
+    assert report.embedded > 3
+    recorded = read_description(table.schema, "answer")
+    assert recorded is not None
+    assert (recorded.spec.prompt, recorded.sources) == (prompt, ("picture", "title", "number"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_texts_are_searched_by_words_and_by_meaning(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, range(12))
+    options: dict[str, Any] = {"fts": True, "embed": "fake", "prompt": "a photo of"}
+    report = run(tmp_path, checkpoints["caption"], **options)
+    assert report.then is not None
+    assert (report.indexes[0].action, report.indexes[0].vector) == ("built", "caption")
+    assert report.then.embedded == report.embedded
+    assert "\nembedded column 'caption', into 'caption_vector',\n" in report.to_text()
+    table.checkout_latest()
+    assert report.then.table_version == table.version
+    found = table.search("photo", query_type="fts", fts_columns="caption").limit(100).to_list()
+    assert len(found) == report.embedded
+    first = found[0]
+    wanted = load_encoder("fake").encode_texts([first["caption"]]).vectors[0]
+    assert np.array_equal(np.float32(first["caption_vector"]), wanted)
+    by_meaning = table.search(first["caption"], vector_column_name="caption_vector").limit(1).to_list()
+    assert by_meaning[0]["caption"] == first["caption"]
+
+    lance.write_dataset(pictures(range(20, 24)), tmp_path / "photos.lance", mode="append")
+    more = run(tmp_path, checkpoints["caption"], **options)
+    assert (more.embedded, more.indexes[0].action, more.indexes[0].added) == (4, "extended", 4)
+    assert more.then is not None
+    assert more.then.embedded == 4
+    table.checkout_latest()
+    found = table.search("photo", query_type="fts", fts_columns="caption").limit(100).to_list()
+    assert len(found) == report.embedded + 4
+    assert run(tmp_path, checkpoints["caption"], **options).indexes[0].action == "kept"
+    check(table, checkpoints["caption"], prompt="a photo of")
+    lance_align.verify(table).raise_if_bad()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_faults_and_stops_cost_no_row(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, range(16), range(16, 32), range(32, 48))
+    model = checkpoints["caption"]
+    with Faults() as faults:
+        faults.at("before_commit", "value_error", skip=1, times=None)
+        with pytest.raises((LanceAlignError, ValueError)):
+            run(tmp_path, model, commit_rows=16)
+    assert done(table) == 16
+    with Faults() as faults:
+        for site, action in (("decode", "kill"), ("encode", "exit"), ("after_read", "os_error")):
+            faults.at(site, action, times=1)  # type: ignore[arg-type]
+        faults.at("encode", "cuda_memory", more_than_rows=3)
+        report = run(tmp_path, model, commit_rows=16)
+        assert faults.fired("decode") == faults.fired("after_read") == 1
+        assert faults.fired("encode") > 1
+    assert (report.already_there, report.rows_read) == (16, 48)
+    assert report.halved > 0
+    check(table, model)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_beside_other_writers(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, range(40), range(40, 80), range(80, 120))
+    other = lancedb.connect(tmp_path).open_table("photos")
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            run(tmp_path, checkpoints["caption"], commit_rows=8, commit_seconds=0.5)
+        except Exception as error:  # noqa: BLE001  whatever it is, the test shows it
+            failures.append(error)
+
+    with Faults() as faults:
+        faults.at("encode", "hang", seconds=0.1)
+        thread = threading.Thread(target=work)
+        thread.start()
+        while thread.is_alive() and not done(table):
+            time.sleep(0.05)
+        steps = 0
+        while thread.is_alive() and steps < 8:
+            other.checkout_latest()
+            if steps % 4 == 0:
+                lance.write_dataset(
+                    pictures(range(1000 + steps, 1002 + steps)), tmp_path / "photos.lance", mode="append"
+                )
+            elif steps % 4 == 1:
+                other.delete(f"number = {9 * steps}")
+            elif steps % 4 == 2:
+                other.optimize()
+            else:
+                other.update(where=f"number = {100 + steps}", values={"title": "changed"})
+            steps += 1
+        thread.join()
+    assert failures == []
+    assert steps >= 4
+    check(table, checkpoints["caption"])
+
+
+def done(table: Any) -> int:
+    table.checkout_latest()
+    if "caption" not in table.schema.names:
+        return 0
+    return int(table.count_rows("caption IS NOT NULL OR caption_error IS NOT NULL"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_model_that_lacks_weights_ends_the_job(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, range(3))
+    with pytest.raises(ModelError, match="BlipForQuestionAnswering: it lacks text_encoder") as failed:
+        run(tmp_path, checkpoints["caption"], task="question", prompt="what ?")
+    assert "\n" not in str(failed.value)
+    assert done(table) == 0
+    table.update(where="number < 2", values={"picture": b"bad"})
+    with pytest.raises(JobError, match="2 of 3 rows could not be embedded"):
+        run(tmp_path, checkpoints["caption"], column="other", max_errors=1)
+
+
+def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, range(3))
+    version = table.version
+    model = checkpoints["llava"]
+    for options, kind, message in (
+        (
+            {"prompt": "{titel} ?"},
+            ArgumentError,
+            r"names 'titel', which .* does not have; its columns are number \(int64\)",
+        ),
+        ({"prompt": "{picture} ?"}, ArgumentError, "names 'picture', which is binary"),
+        ({}, ArgumentError, "follows a prompt"),
+        ({"prompt": "what ?", "image": "number"}, TableError, "'number' of .* is int64"),
+        ({"prompt": "what ?", "image": "none"}, TableError, "has no column 'none'"),
+        ({"prompt": "what ?", "column": "title"}, TableError, "'title' that was not made by a describer"),
+        ({"prompt": "what ?", "column": "a.b"}, ArgumentError, "column='a.b' cannot be"),
+        ({"prompt": "what ?", "table": "nothing"}, ArgumentError, "nothing.lance is not there"),
+        ({"prompt": "what ?", "block_rows": 0}, ArgumentError, "block_rows=0"),
+        ({"prompt": "what ?", "precision": "half"}, ArgumentError, "precision is 'half'"),
+    ):
+        with pytest.raises(kind, match=message):
+            run(tmp_path, model, **options)
+    table.checkout_latest()
+    assert table.version == version
+
+
+def command(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    line = [sys.executable, str(ROOT / "pipelines" / "describe.py"), *map(str, arguments)]
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(line, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_the_command_is_killed_and_goes_on(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    table = photos_of(tmp_path, *(range(start, start + 40) for start in range(0, 400, 40)))
+    options = ["--db", tmp_path, "--table", "photos", "--column", "caption", "--model", checkpoints["caption"]]
+    options += ["--block-rows", "8", "--commit-rows", "40", "--max-new-tokens", NEW_TOKENS, "--no-progress"]
+    options += ["--report-json", tmp_path / "report.json"]
+    with command(*options, cwd=tmp_path) as process:
+        while process.poll() is None and not done(table):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    before = done(table)
+    assert 0 < before < 400
+    with command(*options, cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["already_there"], report["rows_read"]) == (before, 400)
+    assert f"  already there{before:>14,}\n" in out
+    check(table, checkpoints["caption"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "--table"),
+        (["--table", "photos", "--column", "caption", "--model", "no-such-model"], 1, "no-such-model"),
+        (["--table", "photos", "--column", "caption", "--model", "align-tiny"], 1, "unknown model 'align-tiny'"),
+    ],
+)
+def test_the_command_says_what_is_wrong_in_one_line(
+    arguments: list[str], status: int, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photos_of(tmp_path / "db", range(2))
+    with pytest.raises(SystemExit) as left:
+        app.meta([*arguments, "--db", str(tmp_path / "db"), "--no-progress"])
+    assert left.value.code == status
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
