@@ -25,7 +25,7 @@ from lance_align.describers.checkpoints import resolve_describer
 from lance_align.describers.loading import load_describer
 from lance_align.describers.prompts import Prompt
 from lance_align.encoders import load_encoder
-from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError, RowError, TableError
+from lance_align.errors import ArgumentError, LanceAlignError, ModelError, RowError, TableError
 from lance_align.tables.descriptions import read_description
 from lance_align.testing import Faults
 from pipelines.describe import app
@@ -89,17 +89,18 @@ def check(table: Any, model: Path, *, column: str = "caption", prompt: str | Non
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_somebodys_table_gets_captions(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    model = checkpoints["caption"]
+def test_somebodys_table_gets_captions_and_is_searched_by_them(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    model, prompt = checkpoints["caption"], "a photo of"
+    options: dict[str, Any] = {"prompt": prompt, "fts": True, "embed": "fake"}
     table = photos_of(tmp_path, range(20), range(20, 30))
     table.create_index("number", config=BTree())
     table.delete("number = 3")
     before, version = table.to_arrow(), table.version
-    report = run(tmp_path, model)
+    report = run(tmp_path, model, **options)
     assert (report.rows_read, report.already_there, report.work) == (29, 0, "described")
     assert report.reasons["null"] == report.reasons["format"] == 3
     assert report.adds_up
-    check(table, model)
+    check(table, model, prompt=prompt)
     rows = table.to_arrow()
     cut = [row for row in rows.to_pylist() if str(row["caption_error"]).startswith("cut: ")]
     assert report.cut == len(cut) > 0
@@ -107,7 +108,6 @@ def test_somebodys_table_gets_captions(tmp_path: Path, checkpoints: dict[str, Pa
     assert report.embedded == len(rows) - rows["caption"].null_count
     assert f"  cut, of these     {report.cut:>9,}\n" in report.to_text()
     assert report.to_text().startswith("described column 'picture', into 'caption',\n")
-    assert json.loads(report.to_json())["cut"] == report.cut
     assert rows.select(before.schema.names).equals(before)
     assert "ScalarIndexQuery" in table.to_lance().scanner(filter="number = 5").explain_plan()
     older = lancedb.connect(tmp_path).open_table("photos")
@@ -117,27 +117,54 @@ def test_somebodys_table_gets_captions(tmp_path: Path, checkpoints: dict[str, Pa
     recorded = read_description(table.schema, "caption")
     assert recorded is not None
     assert (recorded.image, recorded.sources) == ("picture", ("picture",))
-    assert recorded.spec == resolve_describer(model, max_new_tokens=NEW_TOKENS)
+    assert recorded.spec == resolve_describer(model, prompt=prompt, max_new_tokens=NEW_TOKENS)
 
-    again = run(tmp_path, model)
+    assert (report.indexes[0].action, report.indexes[0].vector) == ("built", "caption")
+    assert report.then is not None
+    assert report.then.embedded == report.embedded
+    assert json.loads(report.to_json())["then"]["embedded"] == report.embedded
+    assert "\nembedded column 'caption', into 'caption_vector',\n" in report.to_text()
+    assert report.then.table_version == report.table_version == table.version
+    first = max((str(row["caption"] or "") for row in rows.to_pylist()), key=len)
+    meant = table.search(first, vector_column_name="caption_vector").limit(1).to_list()[0]
+    assert meant["caption"] == first
+    wanted = load_encoder("fake").encode_texts([first]).vectors[0]
+    assert np.array_equal(np.float32(meant["caption_vector"]), wanted)
+    check_words(table)
+
+    again = run(tmp_path, model, **options)
     assert (again.embedded, again.failed, again.already_there, again.commits) == (0, 0, 29, 0)
-    assert again.table_version == report.table_version
-    table.add(pictures(range(30, 36)))
+    assert (again.indexes[0].action, again.table_version) == ("kept", report.table_version)
+
+    lance.write_dataset(pictures(range(30, 36)), tmp_path / "photos.lance", mode="append")
+    table.checkout_latest()
     table.update(where="number = 8", values={"picture": png(8)})
-    more = run(tmp_path, model, retry_errors=True)
+    more = run(tmp_path, model, **options, retry_errors=True)
     assert (more.already_there, more.rows_read) == (29 - report.failed, 35)
-    check(table, model)
-    for options, message in (
-        ({"prompt": "a photo of"}, "prompt None against 'a photo of'; choose another column, or drop"),
+    assert more.indexes[0].action == "extended"
+    assert more.then is not None
+    assert more.then.embedded == more.embedded > 6
+    check(table, model, prompt=prompt)
+    check_words(table)
+    lance_align.verify(table).raise_if_bad()
+
+    for other, message in (
+        ({"prompt": None}, "prompt 'a photo of' against None; choose another column, or drop"),
         ({"max_new_tokens": 9}, "max_new_tokens 6 against 9"),
         ({"image": "title"}, "describes 'picture', not 'title'"),
     ):
         with pytest.raises(TableError, match=message):
-            run(tmp_path, model, **options)
+            run(tmp_path, model, **(options | other))
     with pytest.raises(TableError, match=r"was written by '.*caption', not as '.*question' would now: name .* against"):
         run(tmp_path, checkpoints["question"], prompt="what ?")
     with pytest.raises(TableError, match="is described, not embedded; run describe again"):
         lance_align.backfill(db=tmp_path, table="photos", vector="caption", progress=False)
+
+
+def check_words(table: Any) -> None:
+    """Full-text search finds every caption by a word of its beginning."""
+    found = table.search("photo", query_type="fts", fts_columns="caption").limit(100).to_list()
+    assert len(found) == table.count_rows("caption IS NOT NULL") > 20
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -157,38 +184,6 @@ def test_answers_to_prompts_that_name_columns(tmp_path: Path, family: str, check
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_texts_are_searched_by_words_and_by_meaning(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    table = photos_of(tmp_path, range(12))
-    options: dict[str, Any] = {"fts": True, "embed": "fake", "prompt": "a photo of"}
-    report = run(tmp_path, checkpoints["caption"], **options)
-    assert report.then is not None
-    assert (report.indexes[0].action, report.indexes[0].vector) == ("built", "caption")
-    assert report.then.embedded == report.embedded
-    assert "\nembedded column 'caption', into 'caption_vector',\n" in report.to_text()
-    table.checkout_latest()
-    assert report.then.table_version == table.version
-    found = table.search("photo", query_type="fts", fts_columns="caption").limit(100).to_list()
-    assert len(found) == report.embedded
-    first = found[0]
-    wanted = load_encoder("fake").encode_texts([first["caption"]]).vectors[0]
-    assert np.array_equal(np.float32(first["caption_vector"]), wanted)
-    by_meaning = table.search(first["caption"], vector_column_name="caption_vector").limit(1).to_list()
-    assert by_meaning[0]["caption"] == first["caption"]
-
-    lance.write_dataset(pictures(range(20, 24)), tmp_path / "photos.lance", mode="append")
-    more = run(tmp_path, checkpoints["caption"], **options)
-    assert (more.embedded, more.indexes[0].action, more.indexes[0].added) == (4, "extended", 4)
-    assert more.then is not None
-    assert more.then.embedded == 4
-    table.checkout_latest()
-    found = table.search("photo", query_type="fts", fts_columns="caption").limit(100).to_list()
-    assert len(found) == report.embedded + 4
-    assert run(tmp_path, checkpoints["caption"], **options).indexes[0].action == "kept"
-    check(table, checkpoints["caption"], prompt="a photo of")
-    lance_align.verify(table).raise_if_bad()
-
-
-@pytest.mark.usefixtures("ray_session")
 def test_faults_and_stops_cost_no_row(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     table = photos_of(tmp_path, range(16), range(16, 32), range(32, 48))
     model = checkpoints["caption"]
@@ -198,17 +193,17 @@ def test_faults_and_stops_cost_no_row(tmp_path: Path, checkpoints: dict[str, Pat
             run(tmp_path, model, commit_rows=16)
     assert done(table) == 16
     with Faults() as faults:
-        for site, action in (("decode", "kill"), ("encode", "exit"), ("after_read", "os_error")):
-            faults.at(site, action, times=1)  # type: ignore[arg-type]
+        faults.at("decode", "kill", times=1)
         faults.at("encode", "cuda_memory", more_than_rows=3)
         report = run(tmp_path, model, commit_rows=16)
-        assert faults.fired("decode") == faults.fired("after_read") == 1
-        assert faults.fired("encode") > 1
+        assert faults.fired("decode") == 1
+        assert faults.fired("encode") > 0
     assert (report.already_there, report.rows_read) == (16, 48)
     assert report.halved > 0
     check(table, model)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_beside_other_writers(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     table = photos_of(tmp_path, range(40), range(40, 80), range(80, 120))
@@ -261,9 +256,6 @@ def test_a_model_that_lacks_weights_ends_the_job(tmp_path: Path, checkpoints: di
         run(tmp_path, checkpoints["caption"], task="question", prompt="what ?")
     assert "\n" not in str(failed.value)
     assert done(table) == 0
-    table.update(where="number < 2", values={"picture": b"bad"})
-    with pytest.raises(JobError, match="2 of 3 rows could not be embedded"):
-        run(tmp_path, checkpoints["caption"], column="other", max_errors=1)
 
 
 def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
