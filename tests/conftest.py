@@ -60,4 +60,5 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "question": describer_models.blip(root / "question", question=True),
         "instructblip": describer_models.instructblip(root / "instructblip"),
         "llava": describer_models.llava(root / "llava"),
+        "llava_next": describer_models.llava_next(root / "llava_next"),
     }

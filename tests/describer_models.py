@@ -154,18 +154,35 @@ def instructblip(directory: Path) -> Path:
 
 def llava(directory: Path, *, shards: bool = False, chat_template: str | None = CHAT) -> Path:
     """LLaVA 1.5: CLIP's image tower before Llama."""
+    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    model = LlavaForConditionalGeneration(LlavaConfig(**_clip_and_llama()))
+    return _saved(model, LlavaProcessor, images, directory, shards=shards, chat_template=chat_template)
+
+
+def llava_next(directory: Path) -> Path:
+    """LLaVA 1.6: the same, looking at tiles of a picture as well, as many as its form asks for."""
     from transformers import (
-        CLIPImageProcessorPil,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessorPil,
+        LlavaNextProcessor,
     )
 
-    words = _word_tokenizer(with_image=True)
+    grid = [[32, 64], [64, 32], [64, 64]]
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=grid
+    )
+    model = LlavaNextForConditionalGeneration(LlavaNextConfig(**_clip_and_llama(), image_grid_pinpoints=grid))
+    return _saved(model, LlavaNextProcessor, images, directory)
+
+
+def _clip_and_llama() -> dict[str, Any]:
+    from transformers import CLIPVisionConfig, LlamaConfig
+
     text = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=len(_word_tokenizer(with_image=True)),
         **LAYERS,
         num_key_value_heads=4,
         max_position_embeddings=96,
@@ -173,20 +190,25 @@ def llava(directory: Path, *, shards: bool = False, chat_template: str | None = 
         bos_token_id=1,
         eos_token_id=2,
     )
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION, projection_dim=16),
-        text_config=text,
-        image_token_index=4,
-        vision_feature_layer=-1,
-    )
-    model = LlavaForConditionalGeneration(config)
+    vision = CLIPVisionConfig(**VISION, projection_dim=16)
+    return {"vision_config": vision, "text_config": text, "image_token_index": 4, "vision_feature_layer": -1}
+
+
+def _saved(
+    model: Any,
+    processor: Any,
+    images: Any,
+    directory: Path,
+    *,
+    shards: bool = False,
+    chat_template: str | None = CHAT,
+) -> Path:
     _drawn(model, 4, head=model.get_output_embeddings(), end=2)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
     model.save_pretrained(directory, **({"max_shard_size": "60KB"} if shards else {}))
-    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    LlavaProcessor(
+    processor(
         images,
-        words,
+        _word_tokenizer(with_image=True),
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

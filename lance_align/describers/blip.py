@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lance_align.describers.generating import Generator, Inputs
+from lance_align.describers.spec import DescriberSpec
 
 
 class BlipDescriber(Generator):
@@ -13,11 +14,12 @@ class BlipDescriber(Generator):
     `BlipForQuestionAnswering`, whose prompt is a question.
     """
 
-    def classes(self) -> tuple[Any, Any]:
+    @staticmethod
+    def classes(spec: DescriberSpec) -> tuple[Any, Any]:
         """See `Generator.classes`."""
         from transformers import BlipForConditionalGeneration, BlipForQuestionAnswering, BlipProcessor
 
-        is_caption = self.spec.task == "caption"
+        is_caption = spec.task == "caption"
         return (BlipForConditionalGeneration if is_caption else BlipForQuestionAnswering), BlipProcessor
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,17 @@ _OVERRULED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cu
 Inputs = dict[str, torch.Tensor]  # a processor's, of one row; the first dimension is the batch's
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model and its processor on a device; one thread at a time has its turn."""
+
+    model: Any
+    processor: Any
+    device: torch.device
+    dtype: torch.dtype
+    turn: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+
 class Generator(Describer):
     """A model of transformers that writes tokens.
 
@@ -35,27 +47,37 @@ class Generator(Describer):
     BLIP's answer (its decoder attends to the padding; transformers 5.23), and other models' in the last bits.
 
     Args:
-        spec: what `resolve_describer` says of the directory.
-        directory: the checkpoint.
-        device: as in `load_describer`.
+        spec: what `resolve_describer` says of a checkpoint.
+        loaded: that checkpoint.
     """
 
-    def __init__(self, spec: DescriberSpec, directory: Path, *, device: str = "auto") -> None:
+    def __init__(self, spec: DescriberSpec, loaded: Loaded) -> None:
         self.spec = spec
-        self.device = resolve_device(device)
-        self.dtype = resolve_dtype(spec.precision, self.device)  # type: ignore[arg-type]
-        model_class, processor_class = self.classes()
-        self.processor = load_processor(processor_class, directory)
-        self.model = load_model(model_class, directory, dtype=self.dtype).to(self.device)
+        self.model, self.processor = loaded.model, loaded.processor
+        self.device, self.dtype, self._turn = loaded.device, loaded.dtype, loaded.turn
         # "<image>" in a row's column would stand for a second picture.
         added = self.processor.tokenizer.added_tokens_decoder.values()
         self._control = tuple(token.content for token in added if token.special)
         for name in _OVERRULED:
             setattr(self.writer.generation_config, name, None)
-        self._turn = threading.Lock()
 
+    @classmethod
+    def load(cls, spec: DescriberSpec, directory: Path, *, device: str) -> Loaded:
+        """The checkpoint of a spec, for any number of describers.
+
+        Raises:
+            ModelError: see `lance_align.describers.loading`.
+        """
+        place = resolve_device(device)
+        dtype = resolve_dtype(spec.precision, place)  # type: ignore[arg-type]
+        model_class, processor_class = cls.classes(spec)
+        processor = load_processor(processor_class, directory)
+        model = load_model(model_class, directory, dtype=dtype).to(place)
+        return Loaded(model=model, processor=processor, device=place, dtype=dtype)
+
+    @staticmethod
     @abstractmethod
-    def classes(self) -> tuple[Any, Any]:
+    def classes(spec: DescriberSpec) -> tuple[Any, Any]:
         """Transformers' classes of the model and of its processor."""
 
     @property

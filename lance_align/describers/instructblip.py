@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from lance_align.describers.generating import Generator, Inputs
+from lance_align.describers.spec import DescriberSpec
 
 
 class InstructBlipDescriber(Generator):
     """A checkpoint of `InstructBlipForConditionalGeneration`."""
 
-    def classes(self) -> tuple[Any, Any]:
+    @staticmethod
+    def classes(spec: DescriberSpec) -> tuple[Any, Any]:
         """See `Generator.classes`."""
+        del spec  # one class of each
         from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
         return InstructBlipForConditionalGeneration, InstructBlipProcessor

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from lance_align.describers.generating import Generator, Inputs
+from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import ModelError
 
 
 class LlavaDescriber(Generator):
     """A checkpoint whose processor renders a conversation: one turn of the user, the picture and then the prompt."""
 
-    def classes(self) -> tuple[Any, Any]:
+    @staticmethod
+    def classes(spec: DescriberSpec) -> tuple[Any, Any]:
         """See `Generator.classes`."""
+        del spec  # one class of each
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         return AutoModelForImageTextToText, AutoProcessor

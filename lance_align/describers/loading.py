@@ -1,4 +1,4 @@
-"""One describer a spec and device in this process, its weights checked name by name."""
+"""Specs to describers: one model of a kind and device in this process, its weights checked name by name."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FAMILIES: Mapping[str, str] = {
 _NAMED = 3  # how many names an error lists
 
 _lock = threading.Lock()
-_describers: dict[tuple[DescriberSpec, str], Describer] = {}
+_loaded: dict[tuple[str, ...], Any] = {}  # by all of a spec that the model depends on, and the device
 
 
 def load_describer(spec: DescriberSpec, *, device: str = "auto") -> Describer:
-    """The describer of a spec on a device; the same object for the same arguments in this process.
+    """The describer of a spec on a device; those of one checkpoint share its model, whatever they ask.
 
     Args:
         spec: what `resolve_describer` gives.
@@ -42,12 +42,14 @@ def load_describer(spec: DescriberSpec, *, device: str = "auto") -> Describer:
     if spec.family not in FAMILIES:
         raise ModelError(f"unknown family {spec.family!r}; expected one of {', '.join(sorted(FAMILIES))}")
     place = str(resolve_device(device))
+    module, _, name = FAMILIES[spec.family].partition(":")
+    family = getattr(importlib.import_module(module), name)
+    key = (spec.fingerprint, spec.family, spec.task, spec.precision, place)
     with _lock:
-        if (spec, place) not in _describers:
-            module, _, name = FAMILIES[spec.family].partition(":")
-            family = getattr(importlib.import_module(module), name)
-            _describers[spec, place] = family(spec, directory_of(spec), device=place)
-        return _describers[spec, place]
+        if key not in _loaded:
+            _loaded[key] = family.load(spec, directory_of(spec), device=place)
+        describer: Describer = family(spec, _loaded[key])
+    return describer
 
 
 def load_model(kind: Any, directory: Path, *, dtype: Any) -> Any:
