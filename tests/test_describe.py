@@ -26,7 +26,7 @@ from lance_align.describers.loading import load_describer
 from lance_align.describers.prompts import Prompt
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError, RowError, TableError
-from lance_align.tables.descriptions import read_description
+from lance_align.tables.descriptions import DESCRIPTION_KEY, read_description
 from lance_align.testing import Faults
 from pipelines.describe import app
 from tests.describer_models import png
@@ -282,6 +282,13 @@ def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path, checkpoints: di
             run(tmp_path, model, **options)
     table.checkout_latest()
     assert table.version == version
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b'{"image": "picture"}', b'{"image": "picture", "spec": {}}', b"\xff"])
+def test_a_damaged_record_is_said(record: bytes) -> None:
+    field: Any = pa.field("caption", pa.string(), metadata={DESCRIPTION_KEY: record})
+    with pytest.raises(TableError, match="the record of what described 'caption' is damaged"):
+        read_description(pa.schema([field]), "caption")
 
 
 def command(*arguments: object, cwd: Path) -> subprocess.Popen[str]:

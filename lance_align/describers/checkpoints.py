@@ -16,15 +16,13 @@ from lance_align.errors import ArgumentError, ModelError
 
 # What decides a text, as patterns: no code, no pickles, no other framework's weights.
 FILES = (
-    *(name for name in hub.CHECKPOINT_FILES),
+    *hub.CHECKPOINT_FILES,
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
-    "merges.txt",
     "model-*-of-*.safetensors",
     "qformer_tokenizer/*.json",
     "qformer_tokenizer/vocab.txt",
-    "vocab.json",
 )
 DEFAULT_NEW_TOKENS = 64  # BLIP's captions of COCO have some 10 words, LLaVA's answers are sentences
 

@@ -35,7 +35,6 @@ from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import PictureDecoder
 from lance_align.tables.creation import open_table
 from lance_align.tables.descriptions import Description, add_description
-from lance_align.tables.failures import lance_failures
 from lance_align.tables.filling import Filler
 from lance_align.tables.location import TableLocation, table_location
 from lance_align.tables.metadata import read_functions
@@ -235,11 +234,10 @@ def _image_of(location: TableLocation) -> str:
     """The table's pictures: what an image function of ours embeds, else what looks like it.
 
     Raises:
-        TableError: there is no such table.
-        ArgumentError: none of its columns does.
+        TableError: it cannot be opened.
+        ArgumentError: there is no such table, or none of its columns does.
     """
-    with lance_failures("open", location.uri):
-        dataset = open_table(location.uri, storage_options=location.storage_options)
+    dataset = open_table(location.uri, storage_options=location.storage_options)
     if dataset is None:
         raise ArgumentError(f"{location.uri} is not there; check db and table")
     schema: pa.Schema = dataset.schema
