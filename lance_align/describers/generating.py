@@ -24,7 +24,18 @@ from lance_align.images import ImageInput
 # Prepared at once. A job gives fewer where memory ran out.
 ROWS_PER_PASS = 32
 # A checkpoint's own settings of how tokens are drawn and where a text ends; the spec's stand in their place.
-_OVERRULED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "max_length")
+_OVERRULED = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "max_length",
+    "num_return_sequences",
+    "return_dict_in_generate",
+)
 
 Inputs = dict[str, torch.Tensor]  # a processor's, of one row; the first dimension is the batch's
 
