@@ -26,7 +26,8 @@ from lance_align.describers.loading import load_describer
 from lance_align.describers.prompts import Prompt
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError, RowError, TableError
-from lance_align.tables.descriptions import DESCRIPTION_KEY, read_description
+from lance_align.tables.descriptions import DESCRIPTION_KEY, Description, add_description, read_description
+from lance_align.tables.filling import Filler
 from lance_align.testing import Faults
 from pipelines.describe import app
 from tests.describer_models import png
@@ -282,6 +283,39 @@ def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path, checkpoints: di
             run(tmp_path, model, **options)
     table.checkout_latest()
     assert table.version == version
+
+
+def test_texts_about_what_a_row_was_before_are_left_out(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """Another program rewrites a column that the prompt names, between reading and writing."""
+    table = photos_of(tmp_path, range(5), range(5, 10))
+    uri = str(tmp_path / "photos.lance")
+    spec = resolve_describer(checkpoints["llava"], prompt="what is {title} ?")
+    add_description(uri, "caption", Description(image="picture", spec=spec))
+    filler = Filler(uri, "caption")
+    survey = filler.survey()
+    assert (survey.empty, filler.filling.sources) == (10, ("picture", "title"))
+    dataset = lance.dataset(uri)
+    rows = {
+        fragment.fragment_id: dataset.scanner(columns=[], fragments=[fragment], with_row_address=True).to_table()
+        for fragment in dataset.get_fragments()
+    }
+    titles = rows[0].append_column("title", pa.array(["changed"] * 5))
+    changed, fields = dataset.get_fragment(0).update_columns(titles, left_on="_rowaddr")
+    update = lance.LanceOperation.Update(
+        updated_fragments=[changed], fields_modified=fields, update_mode="rewrite_columns"
+    )
+    lance.LanceDataset.commit(uri, update, read_version=dataset.version)
+    texts = {
+        key: each.append_column("caption", pa.array(["a text"] * 5)).append_column(
+            "caption_error", pa.array([None] * 4 + ["cut: it ended"], pa.string())
+        )
+        for key, each in rows.items()
+    }
+    filled = filler.fill(texts)
+    assert (filled.rows, filled.left, filled.reasons) == (5, 5, {"cut": 1})
+    table.checkout_latest()
+    assert [row["caption"] for row in table.to_arrow().to_pylist()] == [None] * 5 + ["a text"] * 5
+    assert filler.survey().empty == 5
 
 
 @pytest.mark.parametrize("record", [b"", b"[]", b'{"image": "picture"}', b'{"image": "picture", "spec": {}}', b"\xff"])
