@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lance_align.indexing.building import build_index as build_index
     from lance_align.indexing.building import search_settings as search_settings
     from lance_align.jobs.backfill import backfill as backfill
+    from lance_align.jobs.describe import describe as describe
     from lance_align.jobs.embed import embed as embed
     from lance_align.jobs.report import JobReport as JobReport
     from lance_align.labels import add_labels as add_labels
@@ -69,6 +70,7 @@ _HOMES = {
     "backfill": "lance_align.jobs.backfill",
     "build_index": "lance_align.indexing.building",
     "cleanup": "lance_align.tables.orphans",
+    "describe": "lance_align.jobs.describe",
     "embed": "lance_align.jobs.embed",
     "known_models": "lance_align.encoders.catalogue",
     "load_encoder": "lance_align.encoders",

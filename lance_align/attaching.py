@@ -9,9 +9,9 @@ import pyarrow as pa
 from lance_align.encoders import allow_models, resolve_spec
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
 from lance_align.spec import ModelSpec
-from lance_align.tables.conflicts import attempts
+from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.layout import ERROR, VECTOR, EmbeddedColumn
+from lance_align.tables.layout import ERROR, TAKEN_NAMES, VECTOR, EmbeddedColumn
 from lance_align.tables.metadata import (
     ERROR_OF_KEY,
     FINGERPRINT_KEY,
@@ -25,8 +25,6 @@ from lance_align.tables.metadata import (
 )
 
 DEFAULT_MODEL = "align-tiny"
-# Column names that LanceDB adds to results or Lance keeps for itself.
-_TAKEN_NAMES = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
 
 
 def attach(
@@ -80,7 +78,7 @@ def attach(
                 _attach(dataset, column, spec, name=table.name)
                 break
             except LANCE_ERRORS as error:
-                if isinstance(error, LanceAlignError) or not _is_conflict(error) or is_last:
+                if isinstance(error, LanceAlignError) or not is_conflict(error) or is_last:
                     raise
         table.checkout_latest()
     if named is not None:
@@ -104,7 +102,7 @@ def _attach(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name: str)
 def _column(*, image: str | None, text: str | None, vector: str) -> EmbeddedColumn:
     if (image is None) == (text is None):
         raise ArgumentError(f"image={image!r} and text={text!r}; expected exactly one of them, the column to embed")
-    if not vector or "." in vector or vector in _TAKEN_NAMES:
+    if not vector or "." in vector or vector in TAKEN_NAMES:
         raise ArgumentError(f"vector={vector!r} cannot be a column's name; it must not be empty or contain a period")
     if image is not None:
         return EmbeddedColumn(source=image, vector=vector, kind="image")
@@ -184,12 +182,6 @@ def _missing_columns(schema: pa.Schema, column: EmbeddedColumn, spec: ModelSpec,
         raise TableError(f"table {name!r} has a column {error!r} already, the name that {vector!r} needs; rename one")
     missing.append(pa.field(error, pa.string(), metadata={ERROR_OF_KEY: vector.encode()}))
     return missing
-
-
-def _is_conflict(error: BaseException) -> bool:
-    """Another writer was first; Lance says so in words, some of them as an OSError (pylance 14)."""
-    text = str(error).lower()
-    return "conflict" in text or "incompatible transaction" in text or "preempted" in text
 
 
 def _quoted(name: str) -> str:

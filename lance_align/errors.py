@@ -30,6 +30,7 @@ RowErrorKind = Literal[
     "timeout",  # decoding it took too long, in two processes
     "crash",  # decoding it ended the decoder's process, twice
     "encode",  # the encoder gave no usable vector (not finite, or zero)
+    "cut",  # a description that ended at its limit of tokens; it is in the table as far as it goes
 ]
 
 

@@ -291,6 +291,23 @@ def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     )
 
 
+def picture(value: ImageInput, *, max_side_px: int, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
+    """As `load`, reduced to `max_side_px` on the longest side; a large JPEG is decoded at a part of its size."""
+
+    def finish(image: Image, box: Box | None) -> Image:
+        width, height = image.size if box is None else box[2:]
+        share = min(1.0, max_side_px / max(width, height))
+        size = (max(1, round(width * share)), max(1, round(height * share)))
+        flat = _rgb(image)
+        return _upright(flat if flat.size == size else flat.resize(size, _pillow().Image.Resampling.BICUBIC, box))
+
+    if isinstance(value, (str, Path)):
+        value = read_file(Path(value), limits)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _decode(value, limits, finish, scaled_to=max_side_px)
+    return finish(load(value), None)
+
+
 def read_file(path: Path, limits: DecodeLimits) -> bytes:
     try:
         with path.open("rb") as file:

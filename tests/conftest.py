@@ -47,3 +47,18 @@ def photos(place: TableLocation) -> Any:
     import lancedb
 
     return lancedb.connect(place.db).open_table(place.name)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A describer's checkpoint of each family."""
+    from tests import describer_models
+
+    root = tmp_path_factory.mktemp("describers")
+    return {
+        "caption": describer_models.blip(root / "caption"),
+        "question": describer_models.blip(root / "question", question=True),
+        "instructblip": describer_models.instructblip(root / "instructblip"),
+        "llava": describer_models.llava(root / "llava"),
+        "llava_next": describer_models.llava_next(root / "llava_next"),
+    }

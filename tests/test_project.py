@@ -44,6 +44,7 @@ def test_the_table_of_contents_is_pinned() -> None:
         "backfill",
         "build_index",
         "cleanup",
+        "describe",
         "embed",
         "known_models",
         "load_encoder",

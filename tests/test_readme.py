@@ -50,7 +50,7 @@ def test_every_option_it_names_exists() -> None:
     named = set(re.findall(r"`(--[a-z][a-z-]+)", TEXT))
     assert len(named) > 10
     shown = ""
-    for script in ("embed.py", "backfill.py"):
+    for script in ("embed.py", "backfill.py", "describe.py"):
         command = [sys.executable, f"pipelines/{script}", "--help"]
         shown += subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert sorted(option for option in named if option not in shown) == []

@@ -18,7 +18,7 @@ import pytest
 from lance_align import images
 from lance_align.errors import ArgumentError, JobError, RowError
 from lance_align.images import DecodeLimits
-from lance_align.sandbox import Decoder, decoder_pid, frames
+from lance_align.sandbox import Decoder, PictureDecoder, decoder_pid, frames
 from lance_align.spec import ImageSpec
 from lance_align.testing import Faults
 from tests.corpus import png
@@ -87,6 +87,21 @@ def test_pixels_and_thumbnails_are_those_of_the_same_process(name: str) -> None:
     assert np.array_equal(decoded.pixels, in_process(data))
     assert decoded.thumbnail == images.pixels_and_thumbnail(data, SPEC, thumbnail_px=40)[1]
     assert DECODER.decode(data).thumbnail is None
+
+
+@pytest.mark.parametrize("name", every_kind())
+def test_whole_pictures_are_those_of_the_same_process(name: str) -> None:
+    data = every_kind()[name]
+    if name != "4000 pixels":  # which is larger
+        whole = np.asarray(images.decode(data))
+        assert np.array_equal(PictureDecoder(max_side_px=320).decode(data).pixels, whole)
+    found = PictureDecoder(max_side_px=80).decode(data)
+    assert np.array_equal(found.pixels, np.asarray(images.picture(data, max_side_px=80)))
+    assert max(found.pixels.shape[:2]) == (1 if name == "one pixel" else 80)
+    assert found.thumbnail is None
+    upright = np.asarray(images.decode(data))
+    assert abs(float(found.pixels.mean()) - float(upright.mean())) < 1.0
+    assert (found.pixels.shape[0] > found.pixels.shape[1]) == (upright.shape[0] > upright.shape[1])
 
 
 def test_an_image_has_its_own_reason_and_no_other() -> None:

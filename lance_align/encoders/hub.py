@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lance_align.errors import ModelError
@@ -33,10 +34,13 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def download(repo_id: str, *, revision: str | None) -> tuple[Path, str]:
+def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECKPOINT_FILES) -> tuple[Path, str]:
     """Bring a checkpoint into the Hugging Face cache, or find it there.
 
     A hub that cannot be reached, and ``HF_HUB_OFFLINE=1``, are answered from the cache.
+
+    Args:
+        files: names or patterns of what is brought.
 
     Returns:
         the directory and the commit hash it holds.
@@ -55,7 +59,7 @@ def download(repo_id: str, *, revision: str | None) -> tuple[Path, str]:
 
     what = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
     try:
-        directory = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(CHECKPOINT_FILES)))
+        directory = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
     except GatedRepoError as error:
         raise ModelError(f"model {what} is gated on the hub; accept its terms there and run: hf auth login") from error
     except RevisionNotFoundError as error:

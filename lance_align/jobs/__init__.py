@@ -2,6 +2,7 @@
 
 embed      the main job; its keyword arguments are its configuration
 backfill   the same for the rows of a table that is there
+describe   a column of texts about the pictures of a table that is there
 running    one run of it, on the driver: receipts, rounds of commits, the account
 gathering  rounds of commits that end in time
 rounds     when receipts become a version of the table
@@ -12,8 +13,9 @@ columns    which column is what
 ids        names for rows
 ledger     which id is whose, and what is done about it
 stages     what worker processes do with rows
-filling    the parts of a backfill
+filling    the parts of the jobs that fill a column
 indexing   the indexes of a table after a job
+checks     what they refuse before they begin
 policy     what is done about rows that are there, doubled, changed or gone
 watchdog   ends a worker that makes no progress
 attempts   storage calls, repeated where that may help

@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
-import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import is_allowed, resolve_spec
 from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.engines.base import EngineName, check_engine
-from lance_align.errors import ArgumentError, JobError, ModelError
+from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
+from lance_align.jobs.checks import check_positive
 from lance_align.jobs.cluster import cluster, shape
-from lance_align.jobs.filling.gaps import GapSource, ReadGaps
+from lance_align.jobs.filling.gaps import ReadGaps, gap_source
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.running import FillJob
+from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
@@ -28,8 +29,8 @@ from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import Decoder
 from lance_align.spec import ModelSpec
-from lance_align.tables.filling import ADDRESS, Filler
-from lance_align.tables.location import TableLocation, table_location
+from lance_align.tables.filling import Filler
+from lance_align.tables.location import table_location
 from lance_align.visuals import check_installed
 
 
@@ -119,7 +120,7 @@ def backfill(
     """
     started_at = datetime.now().astimezone()
     policy = Policy(max_errors=None if max_errors is None else parse_max_errors(max_errors))
-    _check_positive(
+    check_positive(
         max_pixels=max_pixels,
         max_bytes=max_bytes,
         commit_rows=commit_rows,
@@ -143,10 +144,10 @@ def backfill(
         memory_mb=decode_memory_mb,
     )
     references = References(locate(location.db), allow_outside, fetch_policy(fetch_hosts))
-    is_image = filler.filling.column.kind == "image"
+    is_image = filler.filling.kind == "image"
     if is_image:
         check_installed(spec.image)
-    read = ReadGaps(source=_source(filler, location, references), decoder=decoder if is_image else None)
+    read = ReadGaps(source=gap_source(filler, location, references), decoder=decoder if is_image else None)
     with cluster(), stopping():
         if retry_errors:
             filler.forget_errors()
@@ -155,6 +156,7 @@ def backfill(
             rounds=FillRounds(filler, commit_rows=commit_rows, commit_seconds=commit_seconds),
             read=read,
             spec=spec,
+            maker=VectorMaker,
             shape=shape(
                 spec,
                 actors=actors,
@@ -179,9 +181,12 @@ def _trusted(filler: Filler) -> ModelSpec:
     """The model that the table names, if it may be loaded, as it is found here.
 
     Raises:
+        TableError: the column holds texts about pictures.
         ModelError: it is neither known nor allowed, or is another one by now.
     """
     named = filler.filling.spec
+    if not isinstance(named, ModelSpec):
+        raise TableError(f"{filler.filling.target!r} of {filler.uri} is described, not embedded; run describe again")
     if not is_allowed(named.name, named.revision):
         raise ModelError(
             f"{filler.uri} names the model {named.name!r}, which is not a known checkpoint; if you trust it, name it "
@@ -194,27 +199,3 @@ def _trusted(filler: Filler) -> ModelSpec:
             f"here has {spec.fingerprint}; attach it to another vector column"
         )
     return spec
-
-
-def _source(filler: Filler, location: TableLocation, references: References) -> GapSource:
-    column = filler.filling.column.source
-    fields: list[pa.Field[pa.DataType]] = [
-        pa.field(ADDRESS, pa.uint64()),
-        pa.field(column, filler.schema.field(column).type),
-    ]
-    return GapSource(
-        location=references.root.at(f"{references.root.path}/{location.name}.lance"),
-        schema=pa.schema(fields),
-        splits=(),
-        references=references,
-        uri=location.uri,
-        version=filler.version,
-        filling=filler.filling,
-        storage_options=location.storage_options,
-    )
-
-
-def _check_positive(**numbers: float | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and value <= 0:
-            raise ArgumentError(f"{name}={value}; expected a number above 0")

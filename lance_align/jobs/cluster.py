@@ -21,7 +21,7 @@ from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import EngineName, default_engine
 from lance_align.errors import JobError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
-from lance_align.spec import ModelSpec
+from lance_align.spec import ImageSpec, ModelSpec
 
 # A pool actor on a CPU-only cluster uses this many logical CPUs, where the cluster has twice as many: torch's speed-up
 # flattens beyond a few threads, and decoding needs the other half.
@@ -174,7 +174,7 @@ def _quieten() -> None:
 
 
 def shape(
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     *,
     actors: int | None,
     block_rows: int | None,
@@ -188,6 +188,7 @@ def shape(
     """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
+        spec: an encoder, or None for another model, which says `block_rows` itself.
         actors, readers, threads: None for the rule above; see `Shape`.
         block_rows: None for 1,024, or 128 of videos, and where a CPU embeds large images and 1,024 would take minutes.
         stall_seconds, device, engine, precision: see `Shape`.
@@ -195,8 +196,9 @@ def shape(
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
     if block_rows is None:
-        is_quick = gpus > 0 and spec.image.frames is None  # 1,024 videos of 8 frames of 224 px would take 1.2 GB
-        block_rows = 1024 if is_quick or spec.image.pixels <= SMALL_IMAGE_PIXELS else 128
+        image = spec.image if spec is not None else ImageSpec(resize=(1, 1), crop=(1, 1))
+        is_quick = gpus > 0 and image.frames is None  # 1,024 videos of 8 frames of 224 px would take 1.2 GB
+        block_rows = 1024 if is_quick or image.pixels <= SMALL_IMAGE_PIXELS else 128
     actors = actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
     if gpus:
         reserved = 1.0 if cpus > actors else 0.0

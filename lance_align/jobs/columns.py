@@ -87,7 +87,7 @@ def choose_columns(
             raise SourceError(f"{source.location.uri} has no column {name!r}; {_seen(schema)}")
     offered = pa.schema([field for field in schema if field.name not in drop])
     said = image or (None if embed == "text" and keep == "bytes" else source.image)
-    image = said or _find_image(offered, embed, source.looks)
+    image = said or (None if embed == "text" else find_image(offered, source.looks))
     text = text or source.text or _find_text(offered, needed=embed in ("text", "both") or image is None)
     id = id or source.id or _find(offered, ID_NAMES, is_id_type)  # noqa: A001
     embed = embed or ("image" if image is not None else "text")
@@ -161,9 +161,8 @@ def _is_image_data(kind: pa.DataType) -> bool:
     )
 
 
-def _find_image(schema: pa.Schema, embed: Embed | None, looks: Looks) -> str | None:
-    if embed == "text":
-        return None
+def find_image(schema: pa.Schema, looks: Looks) -> str | None:
+    """The column that looks like pictures, or videos, by its name and type; None where none does, or several do."""
     of_data, of_paths = _NAMES[looks]
     named = _find(schema, of_data, _is_image_data) or _find(schema, of_paths, is_text_type)
     if named is not None:

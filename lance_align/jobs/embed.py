@@ -14,9 +14,10 @@ from cyclopts import Parameter
 from lance_align.encoders import allow_models, resolve_spec
 from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.engines.base import EngineName, check_engine
-from lance_align.errors import ArgumentError, JobError
+from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
+from lance_align.jobs.checks import check_positive
 from lance_align.jobs.cluster import cluster, shape
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
@@ -152,7 +153,7 @@ def embed(
         gone=gone,
         max_errors=None if max_errors is None else parse_max_errors(max_errors),
     )
-    _check_positive(
+    check_positive(
         thumbnail_px=thumbnail_px,
         max_pixels=max_pixels,
         max_bytes=max_bytes,
@@ -223,9 +224,3 @@ def embed(
     if objection is not None:
         raise JobError(objection, report)
     return report
-
-
-def _check_positive(**numbers: float | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and value <= 0:
-            raise ArgumentError(f"{name}={value}; expected a number above 0")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import ray
@@ -42,23 +43,37 @@ def with_indexes(report: JobReport, location: TableLocation, vectors: Sequence[s
     """The report of a job, and what was done about the indexes of its vector columns after it; nothing is raised."""
     if index == "none":
         return report
-    import lancedb  # takes seconds, which a job need not begin with
-
-    from lance_align.indexing.building import build_index
+    from lance_align.indexing.building import build_index  # LanceDB takes seconds, which a job need not begin with
 
     spread = index == "distributed" or (_nodes() > 1 and _has_lance_ray())
-    found = []
-    version = report.table_version
     for vector in vectors:
-        try:
-            with lance_failures("open", location.uri):
-                table = lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
-            found.append(build_index(table, vector=vector, build=distributed_index if spread else create_index))
-            version = max(version, int(table.version))
-        except (LanceAlignError, RayError, MemoryError, ImportError, *LANCE_ERRORS) as error:
-            line = " ".join(str(error).split())[:300] or type(error).__name__
-            found.append(IndexReport(vector=vector, action="failed", error=line))
-    return dataclasses.replace(report, indexes=tuple(found), table_version=version)
+        build = functools.partial(build_index, vector=vector, build=distributed_index if spread else create_index)
+        report = _with_index(report, location, vector, build)
+    return report
+
+
+def with_text_index(report: JobReport, location: TableLocation, column: str) -> JobReport:
+    """As `with_indexes`, of the full-text index of a column."""
+    from lance_align.indexing.texts import build_text_index
+
+    return _with_index(report, location, column, functools.partial(build_text_index, column=column))
+
+
+def _with_index(
+    report: JobReport, location: TableLocation, column: str, build: Callable[[Any], IndexReport]
+) -> JobReport:
+    import lancedb  # takes seconds, which a job need not begin with
+
+    version = report.table_version
+    try:
+        with lance_failures("open", location.uri):
+            table = lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
+        found = build(table)
+        version = max(version, int(table.version))
+    except (LanceAlignError, RayError, MemoryError, ImportError, *LANCE_ERRORS) as error:
+        line = " ".join(str(error).split())[:300] or type(error).__name__
+        found = IndexReport(vector=column, action="failed", error=line)
+    return dataclasses.replace(report, indexes=(*report.indexes, found), table_version=version)
 
 
 def index_objection(report: JobReport) -> str | None:

@@ -48,7 +48,7 @@ class Policy:
         if self.max_errors is not None and too_many(report, self.max_errors):
             limit = f"{100 * self.max_errors:.6g}%" if isinstance(self.max_errors, float) else f"{self.max_errors:,}"
             return (
-                f"{report.failed:,} of {report.rows_written:,} rows could not be embedded, more than "
+                f"{report.failed:,} of {report.rows_written:,} rows could not be {report.work}, more than "
                 f"max_errors={limit} allows; they are in the table with their reasons"
             )
         return None

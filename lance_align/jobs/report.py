@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from lance_align.errors import ArgumentError
 from lance_align.tables.index_report import IndexReport
@@ -62,6 +62,9 @@ class JobReport:
         removed: how many of them were removed.
         plan: what was chosen for the cluster, by the names of the job's options.
         indexes: what was done about the index of each vector column; empty where nobody asked.
+        work: what was done to rows; `embedded` counts the described ones where it is that.
+        cut: rows among these whose description ended at its limit of tokens.
+        then: the account of the embedding of what was described; None where nobody asked.
     """
 
     source: str
@@ -90,6 +93,9 @@ class JobReport:
     removed: int = 0
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     indexes: Sequence[IndexReport] = ()
+    work: Literal["embedded", "described"] = "embedded"
+    cut: int = 0
+    then: JobReport | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -136,17 +142,18 @@ class JobReport:
         }
         for name in ("duplicate_rows", "changed_rows", "indexes"):
             fields[name] = [dataclasses.asdict(row) for row in getattr(self, name)]
+        fields["then"] = None if self.then is None else json.loads(self.then.to_json())
         return json.dumps(fields, indent=2, default=dict)
 
     def to_text(self) -> str:
         """One screen for people."""
         lines = [
-            f"embedded {self.source}",
+            f"{self.work} {self.source}",
             f"    into {self.table_uri} (version {self.table_version}, {self.commits} commits)",
             f"    with {self.model} (fingerprint {self.fingerprint})",
             "",
             f"  rows read      {self.rows_read:>12,}",
-            f"  embedded       {self.embedded:>12,}",
+            f"  {self.work:<15}{self.embedded:>12,}",
             f"  already there  {self.already_there:>12,}",
             f"  duplicates     {self.duplicates:>12,}",
             f"  failed         {self.failed:>12,}",
@@ -163,6 +170,7 @@ class JobReport:
         if self.plan:
             lines += [f"  {plan_line(self.plan)}"]
         lines += [f"  {line}" for index in self.indexes for line in index.to_lines()]
+        lines += ["", self.then.to_text()] if self.then is not None else []
         return "\n".join(lines)
 
     def _life(self) -> list[str]:
@@ -170,6 +178,7 @@ class JobReport:
         counts = [
             ("changed, as it was", self.changed),
             ("updated, of these", self.updated),
+            ("cut, of these", self.cut),
             ("gone from input", self.gone),
             ("removed, of gone", self.removed),
         ]

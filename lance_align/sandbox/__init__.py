@@ -6,6 +6,8 @@ no table and no cluster. They talk over a socket pair in lock-step (`frames`): J
 
     question   Decoder.to_json()                          and the encoded image
     answer     {"thumbnail": bytes of it, null for none}  and the pixels, then the thumbnail
+    question   PictureDecoder.to_json()                   and the encoded image
+    answer     {"size": [width, height]}                  and the pixels
                {"kind": …, "detail": …}                   the image's own reason
                {"crash": …}                               anything else that the decoder raised
 
@@ -16,7 +18,9 @@ processes and twice `Decoder.seconds`.
 
 from __future__ import annotations
 
-from lance_align.sandbox.decoder import Decoded, Decoder
+from lance_align.sandbox.asking import Asking, Decoded
+from lance_align.sandbox.decoder import Decoder
+from lance_align.sandbox.pictures import PictureDecoder
 from lance_align.sandbox.process import decoder_pid
 
-__all__ = ["Decoded", "Decoder", "decoder_pid"]
+__all__ = ["Asking", "Decoded", "Decoder", "PictureDecoder", "decoder_pid"]

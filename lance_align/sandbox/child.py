@@ -10,10 +10,12 @@ import signal
 import socket
 from contextlib import suppress
 
-from lance_align import faults, images, videos, visuals
+from lance_align import faults, images, videos
 from lance_align.errors import MissingExtraError, RowError
 from lance_align.sandbox import frames
+from lance_align.sandbox.asking import Asking
 from lance_align.sandbox.decoder import Decoder
+from lance_align.sandbox.pictures import PictureDecoder
 from lance_align.sandbox.process import OUT_OF_MEMORY
 
 # Decoding needs no file; tests keep small counts of their faults in some.
@@ -73,8 +75,10 @@ def _limit(kind: int, most: int, *, for_good: bool) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _decoder(question: bytes) -> Decoder:
+def _decoder(question: bytes) -> Asking:
     """The settings of a question; PyAV is loaded for the first of a model of videos, before memory is limited."""
+    if "max_side_px" in json.loads(question):
+        return PictureDecoder.from_json(question)
     decoder = Decoder.from_json(question)
     if decoder.image.frames is not None:
         with suppress(MissingExtraError):  # each video will say so
@@ -82,15 +86,12 @@ def _decoder(question: bytes) -> Decoder:
     return decoder
 
 
-def _answer(decoder: Decoder, data: bytearray) -> tuple[bytes, bytes]:
+def _answer(decoder: Asking, data: bytearray) -> tuple[bytes, bytes]:
     """The answer to one question, as JSON and bytes; see `lance_align.sandbox`."""
     try:
         faults.reach("decode", lambda: bytes(data))
-        pixels, thumbnail = visuals.pixels_and_thumbnail(
-            data, decoder.image, thumbnail_px=decoder.thumbnail_px, limits=decoder.limits
-        )
-        header = {"thumbnail": None if thumbnail is None else len(thumbnail)}
-        return json.dumps(header).encode(), pixels.tobytes() + (thumbnail or b"")
+        header, payload = decoder.answer(data)
+        return json.dumps(header).encode(), payload
     except RowError as error:
         return json.dumps({"kind": error.kind, "detail": error.detail}).encode(), b""
     except MemoryError:

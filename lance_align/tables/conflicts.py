@@ -28,6 +28,12 @@ def may_retry(error: BaseException) -> bool:
     return isinstance(error, CommitConflictError) and bool(error.retryable)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Another writer was first; of changed columns Lance says so in words, some of them as an OSError (pylance 14)."""
+    text = str(error).lower()
+    return "conflict" in text or "incompatible transaction" in text or "preempted" in text
+
+
 def transaction_of(dataset: Any, version: int) -> lance.Transaction | None:
     """What made a version, or None where Lance does not tell.
 

@@ -1,4 +1,4 @@
-"""Vectors into rows that are in a table already: what is missing, and versions that fill it in.
+"""Vectors and texts into rows that are in a table already: what is missing, and versions that fill it in.
 
 A row is known by its address, the fragment and its place in it. An address stays the row's own as long as the fragment
 has the same data file for the column that was read; deletions only hide rows, and compaction makes other fragments. So
@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import lance
 import pyarrow as pa
@@ -20,12 +20,14 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
 from lance_align import faults
+from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.conflicts import attempts, transaction_of
+from lance_align.tables.descriptions import read_description
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
-from lance_align.tables.layout import VECTOR_CRC32, EmbeddedColumn
+from lance_align.tables.layout import VECTOR_CRC32
 from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
 
 ADDRESS = "_rowaddr"  # Lance's: the fragment's id in the upper 32 bits, the place in it in the lower
@@ -36,42 +38,58 @@ Fields = dict[str, tuple[int, str]]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Filling:
-    """One vector column of a table, and what it is made from.
+    """One column of a table that a model makes, vectors or texts, and what it is made from.
 
     Attributes:
-        column: the source, the vector column, and the kind of the source.
-        error: the column that says why there is no vector.
+        sources: the columns it is made from; first the picture, or the text.
+        kind: what the first of them is.
+        target: the column.
+        error: the column that says why there is no value.
         spec: the model, as the table has it: not to be trusted before it is compared with a checkpoint.
     """
 
-    column: EmbeddedColumn
+    sources: tuple[str, ...]
+    kind: Literal["image", "text"]
+    target: str
     error: str
-    spec: ModelSpec
+    spec: ModelSpec | DescriberSpec
 
     @classmethod
-    def of(cls, schema: pa.Schema, vector: str, *, uri: str) -> Filling:
+    def of(cls, schema: pa.Schema, target: str, *, uri: str) -> Filling:
         """Read it from a table's schema.
 
         Raises:
-            TableError: no model is attached to the column, or one of the three columns is missing.
+            TableError: no model is attached to the column, or one of the columns is missing.
         """
-        column, error, spec = (
-            embedded_column(schema, vector),
-            error_column(schema, vector),
-            read_specs(schema).get(vector),
-        )
-        if column is None or error is None or spec is None or vector not in schema.names:
+        filling = cls._described(schema, target) or cls._embedded(schema, target)
+        if filling is None or target not in schema.names:
             raise TableError(
-                f"{uri} does not say how {vector!r} is made; lance_align.attach(table, image=…) attaches a model to it"
+                f"{uri} does not say how {target!r} is made; lance_align.attach(table, image=…) attaches a model to it"
             )
-        if column.source not in schema.names:
-            raise TableError(f"{uri} has no column {column.source!r} any more, from which {vector!r} is made")
-        return cls(column=column, error=error, spec=spec)
+        for source in filling.sources:
+            if source not in schema.names:
+                raise TableError(f"{uri} has no column {source!r} any more, from which {target!r} is made")
+        return filling
+
+    @classmethod
+    def _embedded(cls, schema: pa.Schema, vector: str) -> Filling | None:
+        column, error = embedded_column(schema, vector), error_column(schema, vector)
+        spec = read_specs(schema).get(vector)
+        if column is None or error is None or spec is None:
+            return None
+        return cls(sources=(column.source,), kind=column.kind, target=vector, error=error, spec=spec)
+
+    @classmethod
+    def _described(cls, schema: pa.Schema, target: str) -> Filling | None:
+        description, error = read_description(schema, target), error_columns(schema).get(target)
+        if description is None or error is None:
+            return None
+        return cls(sources=description.sources, kind="image", target=target, error=error, spec=description.spec)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A fragment with rows that have neither a vector nor a reason: `empty` of its `rows`."""
+    """A fragment with rows that have neither a value nor a reason: `empty` of its `rows`."""
 
     fragment: int
     rows: int
@@ -88,7 +106,7 @@ class Survey:
 
     @property
     def empty(self) -> int:
-        """Rows without a vector and without a reason."""
+        """Rows without a value and without a reason."""
         return sum(gap.empty for gap in self.gaps)
 
 
@@ -97,7 +115,7 @@ class Filled:
     """What became of a round.
 
     Attributes:
-        rows: rows that got their vector or their reason.
+        rows: rows that got their value or their reason.
         reasons: how many got which kind of reason.
         left: rows that got neither: another writer moved them, changed their source, or filled them first.
     """
@@ -108,9 +126,9 @@ class Filled:
 
 
 class Filler:
-    """Fills one vector column; lives on the driver, one a job, used from one thread."""
+    """Fills one column; lives on the driver, one a job, used from one thread."""
 
-    def __init__(self, uri: str, vector: str, *, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, uri: str, target: str, *, storage_options: Mapping[str, str] | None = None) -> None:
         """Open the table.
 
         Raises:
@@ -121,11 +139,11 @@ class Filler:
         with lance_failures("open", uri):
             options = dict(storage_options) if storage_options else None
             self._dataset: Any = lance.dataset(uri, storage_options=options)
-            self.filling = Filling.of(self._dataset.schema, vector, uri=uri)
+            self.filling = Filling.of(self._dataset.schema, target, uri=uri)
             self._written = self._columns_written()
             self._fields = self._field_ids()
         self._source_files: dict[int, Files] = {}
-        self._vector_files: dict[int, Files] = {}
+        self._target_files: dict[int, Files] = {}
         self._missing: dict[int, int] = {}  # rows that are empty, by fragment, after the last survey or round
         self._full: dict[int, Files] = {}  # fragments that this filler has filled, as it left them
 
@@ -141,17 +159,17 @@ class Filler:
         return schema
 
     def survey(self) -> Survey:
-        """Look at the latest version for rows that have neither a vector nor a reason.
+        """Look at the latest version for rows that have neither a value nor a reason.
 
-        A fragment that was never filled costs nothing; of others the vector column is read, and not kept.
+        A fragment that was never filled costs nothing; of others the column is read, and not kept.
 
         Raises:
             TableError: a column is gone, or the table cannot be read.
         """
-        with lance_failures("look for missing vectors in", self.uri):
+        with lance_failures("look for empty rows in", self.uri):
             self._catch_up()
             gaps, rows = [], 0
-            self._source_files, self._vector_files, self._missing = {}, {}, {}
+            self._source_files, self._target_files, self._missing = {}, {}, {}
             for fragment in self._dataset.get_fragments():
                 here = int(fragment.count_rows())
                 rows += here
@@ -163,10 +181,10 @@ class Filler:
             return Survey(version=self.version, rows=rows, gaps=tuple(gaps))
 
     def fill(self, rows: Mapping[int, pa.Table]) -> Filled:
-        """Write vectors and reasons in one version; each fragment's vector column is written anew for that.
+        """Write values and reasons in one version; each fragment's column is written anew for that.
 
         Args:
-            rows: by fragment: the columns `ADDRESS`, the vector and the error column, of rows that the last survey
+            rows: by fragment: the columns `ADDRESS`, the target and the error column, of rows that the last survey
                 found empty. Rows that the table has not got any more, or that are not empty any more, are left out.
 
         Raises:
@@ -177,7 +195,7 @@ class Filler:
         return filled
 
     def forget_errors(self) -> int:
-        """Take the reasons away from rows without a vector, in one version, so that they are empty again.
+        """Take the reasons away from rows without a value, in one version, so that they are empty again.
 
         Returns:
             How many rows had one.
@@ -185,8 +203,8 @@ class Filler:
         Raises:
             TableError: as `fill`.
         """
-        vector, error = self.filling.column.vector, self.filling.error
-        failed = f"{_quoted(vector)} IS NULL AND {_quoted(error)} IS NOT NULL"
+        target, error = self.filling.target, self.filling.error
+        failed = f"{_quoted(target)} IS NULL AND {_quoted(error)} IS NOT NULL"
         with lance_failures("look for failed rows in", self.uri):
             self._catch_up()
             rows: dict[int, pa.Table] = {}
@@ -201,7 +219,7 @@ class Filler:
 
     @property
     def _empty(self) -> str:
-        return f"{_quoted(self.filling.column.vector)} IS NULL AND {_quoted(self.filling.error)} IS NULL"
+        return f"{_quoted(self.filling.target)} IS NULL AND {_quoted(self.filling.error)} IS NULL"
 
     def _write(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, dict[int, int]]:
         """One version with new values; how many rows each fragment got."""
@@ -231,10 +249,10 @@ class Filler:
             fragment = self._dataset.get_fragment(key)
             if fragment is None:
                 continue
-            self._vector_files[key] = self._files(fragment.metadata, self._written)
+            self._target_files[key] = self._files(fragment.metadata, self._written)
             self._missing[key] = self._missing.get(key, count + 1) - count
             if self._missing[key] <= 0:
-                self._full[key] = self._vector_files[key]
+                self._full[key] = self._target_files[key]
 
     def _update(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, Any, dict[int, int]]:
         """New data files for the fragments as they are now, and how many rows each got."""
@@ -268,34 +286,34 @@ class Filler:
 
     def _fresh(self, fragment: Any, table: pa.Table, condition: str) -> pa.Table | None:
         """The rows that may still be written: None if the source is another, fewer if others wrote some."""
-        if self._files(fragment.metadata, [self.filling.column.source]) != self._source_files.get(fragment.fragment_id):
+        if self._files(fragment.metadata, self.filling.sources) != self._source_files.get(fragment.fragment_id):
             return None
-        if self._files(fragment.metadata, self._written) == self._vector_files.get(fragment.fragment_id):
+        if self._files(fragment.metadata, self._written) == self._target_files.get(fragment.fragment_id):
             return table
         return table.filter(pc.is_in(table.column(ADDRESS), value_set=_addresses(self._dataset, fragment, condition)))
 
     def _remember(self, metadata: Any) -> None:
-        self._source_files[metadata.id] = self._files(metadata, [self.filling.column.source])
-        self._vector_files[metadata.id] = self._files(metadata, self._written)
+        self._source_files[metadata.id] = self._files(metadata, self.filling.sources)
+        self._target_files[metadata.id] = self._files(metadata, self._written)
 
     def _count_empty(self, fragment: Any, rows: int) -> int:
         if self._files(fragment.metadata, self._written) == self._full.get(fragment.fragment_id):
             return 0
-        if not self._files(fragment.metadata, [self.filling.column.vector, self.filling.error])[0]:
+        if not self._files(fragment.metadata, [self.filling.target, self.filling.error])[0]:
             return rows  # both columns were added without data
         return int(fragment.count_rows(self._empty))
 
-    def _files(self, metadata: Any, columns: list[str]) -> Files:
+    def _files(self, metadata: Any, columns: Sequence[str]) -> Files:
         """Names of the data files that hold these columns; Lance names each by a random number and never changes it."""
         wanted = {self._fields[name][0] for name in columns}
         names = tuple(str(file.path) for file in metadata.files if wanted & set(file.fields))
         return names, str(getattr(metadata, "overlays", ""))
 
     def _columns_written(self) -> list[str]:
-        own = [self.filling.column.vector, self.filling.error]
+        own = [self.filling.target, self.filling.error]
         schema = self.schema
-        if self.filling.column.vector in error_columns(schema):
-            return own  # an attached column: vector_crc32 is not about it
+        if self.filling.target in error_columns(schema):
+            return own  # an added column: vector_crc32 is not about it
         if len([name for name in read_specs(schema) if name not in error_columns(schema)]) > 1:
             raise TableError(
                 f"the vectors of {self.uri} share the column {self.filling.error!r}; run the embed job on its source "
@@ -306,7 +324,7 @@ class Filler:
     def _with_checksums(self, table: pa.Table) -> pa.Table:
         if VECTOR_CRC32 not in self._written:
             return table
-        sums = vector_checksums([table.column(self.filling.column.vector)])
+        sums = vector_checksums([table.column(self.filling.target)])
         return table.append_column(VECTOR_CRC32, sums)
 
     def _catch_up(self) -> None:
@@ -316,16 +334,16 @@ class Filler:
             TableError: a column is gone or another one, or belongs to another model.
         """
         self._dataset.checkout_latest()
-        now = Filling.of(self.schema, self.filling.column.vector, uri=self.uri)
+        now = Filling.of(self.schema, self.filling.target, uri=self.uri)
         if now != self.filling or self._field_ids() != self._fields:
             raise TableError(
-                f"{self.filling.column.vector!r} of {self.uri} was changed by another writer, or what it is made from; "
+                f"{self.filling.target!r} of {self.uri} was changed by another writer, or what it is made from; "
                 "run the same command again"
             )
 
     def _field_ids(self) -> Fields:
         """(id, type) of the columns that are read and written: data files name columns by these ids."""
-        wanted = {self.filling.column.source, *self._written}
+        wanted = {*self.filling.sources, *self._written}
         types = {field.name: str(field.type) for field in self.schema}
         fields = {field.name(): field.id() for field in self._dataset.lance_schema.fields()}
         return {name: (fields[name], types[name]) for name in wanted if name in fields}

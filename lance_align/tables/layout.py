@@ -16,6 +16,9 @@ ERROR = "error"
 CONTENT_HASH = "content_hash"  # of the row that was embedded: tells changed rows from unchanged ones
 VECTOR_CRC32 = "vector_crc32"  # of its vectors: Lance does not checksum its pages (measured, pylance 14)
 
+# Column names that LanceDB adds to results or Lance keeps for itself.
+TAKEN_NAMES = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
+
 Embed = Literal["image", "text", "both"]
 Store = Literal["bytes", "uri", "none"]
 

@@ -16,7 +16,7 @@ FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is register
 FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
 SPEC_KEY = b"lance_align:spec"
 # In the metadata of a column's own field, so that each goes where its column goes:
-ERROR_OF_KEY = b"lance_align:error_of"  # of an error column: the vector column whose missing values it explains
+ERROR_OF_KEY = b"lance_align:error_of"  # of an error column: the column whose missing values it explains
 FINGERPRINT_KEY = b"lance_align:fingerprint"  # of a vector column that was attached: the model it was made for
 
 Functions = list[dict[str, Any]]
@@ -134,15 +134,15 @@ def error_column(schema: pa.Schema, vector: str) -> str | None:
     own = error_columns(schema).get(vector)
     if own is not None:
         return own
-    taken = _field_metadata(schema, ERROR).get(ERROR_OF_KEY) if ERROR in schema.names else b"no such column"
+    taken = field_metadata(schema, ERROR).get(ERROR_OF_KEY) if ERROR in schema.names else b"no such column"
     return ERROR if taken is None else None
 
 
 def error_columns(schema: pa.Schema) -> dict[str, str]:
-    """The error column of each attached vector column (see `lance_align.attach`); others are not in it."""
+    """The error column of each column that was attached or described; others are not in it."""
     found: dict[str, str] = {}
     for field in schema:
-        vector = _field_metadata(schema, field.name).get(ERROR_OF_KEY)
+        vector = field_metadata(schema, field.name).get(ERROR_OF_KEY)
         if vector is not None:
             found.setdefault(vector.decode("utf-8", "replace"), field.name)
     return found
@@ -152,10 +152,11 @@ def attached_fingerprint(schema: pa.Schema, vector: str) -> str | None:
     """The fingerprint that `lance_align.attach` wrote beside a vector column it made; None for any other column."""
     if vector not in schema.names:
         return None
-    value = _field_metadata(schema, vector).get(FINGERPRINT_KEY)
+    value = field_metadata(schema, vector).get(FINGERPRINT_KEY)
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def _field_metadata(schema: pa.Schema, name: str) -> Mapping[bytes, bytes]:
+def field_metadata(schema: pa.Schema, name: str) -> Mapping[bytes, bytes]:
+    """The metadata of a column's own field; empty where it has none."""
     metadata: Any = schema.field(schema.names.index(name)).metadata  # by index: two columns may share a name
     return metadata or {}

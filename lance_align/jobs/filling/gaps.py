@@ -1,4 +1,4 @@
-"""Rows of a table that have neither a vector nor a reason: found in ranges of fragments, read and decoded in tasks."""
+"""Rows of a table that have neither a value nor a reason: found in ranges of fragments, read and decoded in tasks."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lance_align.describers.prompts import Prompt
 from lance_align.errors import RowError
 from lance_align.images import Pixels
+from lance_align.jobs.filling.pictures import picture_columns
 from lance_align.jobs.sources import Source, Split
 from lance_align.jobs.sources.base import ranges
+from lance_align.jobs.sources.location import References
 from lance_align.jobs.stages.ahead import read_ahead
 from lance_align.jobs.stages.decode import PIXELS, REASON, SECONDS, TABLE_BYTES, pixel_column
 from lance_align.jobs.stages.reading import read_split
-from lance_align.sandbox import Decoder
-from lance_align.tables.filling import ADDRESS, Filling, Survey
+from lance_align.sandbox import Asking, Decoder
+from lance_align.tables.filling import ADDRESS, Filler, Filling, Survey
+from lance_align.tables.location import TableLocation
 
 SPLIT_ROWS = 1024
 BATCH_ROWS = 64  # pictures read at once: of 5 MB each, 320 MB
-TEXT = "decoded.text"  # the source column of texts on its way to the model
+TEXT = "decoded.text"  # a text or a prompt on its way to the model
 READ_SECONDS = "decoded.read_seconds"  # float32, spent on reading the row
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GapSource(Source):
-    """The empty rows of one version of a table: their addresses, and the column that is embedded.
+    """The empty rows of one version of a table: their addresses, and the columns that the model needs.
 
     Attributes:
         uri: of the Lance dataset.
         version: the version that is read.
-        filling: which column is made from which.
+        filling: which column is made from which others.
         storage_options: of the table's object store.
     """
 
@@ -46,21 +50,19 @@ class GapSource(Source):
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The empty rows of a fragment's range: first which they are, then the pictures or texts between them."""
-        del columns  # both are always needed
+        del columns  # all are always needed
         options = dict(self.storage_options) if self.storage_options else None
         dataset: Any = lance.dataset(self.uri, version=self.version, storage_options=options)
         fragment = dataset.get_fragment(split.group or 0)
-        vector, error = self.filling.column.vector, self.filling.error
-        state = _scan(dataset, fragment, [vector, error], start=split.start, rows=split.rows or 0).to_table()
-        empty = pc.and_(state.column(vector).is_null(), state.column(error).is_null())
+        target, error = self.filling.target, self.filling.error
+        state = _scan(dataset, fragment, [target, error], start=split.start, rows=split.rows or 0).to_table()
+        empty = pc.and_(state.column(target).is_null(), state.column(error).is_null())
         places = np.flatnonzero(empty.to_numpy())
         if len(places) == 0:
             return
         first, last = int(places[0]), int(places[-1])
         wanted = state.column(ADDRESS).filter(empty).combine_chunks()
-        scanner = _scan(
-            dataset, fragment, [self.filling.column.source], start=split.start + first, rows=last - first + 1
-        )
+        scanner = _scan(dataset, fragment, list(self.filling.sources), start=split.start + first, rows=last - first + 1)
         for batch in scanner.to_batches():
             yield pa.Table.from_batches([batch]).filter(pc.is_in(batch.column(ADDRESS), value_set=wanted))
 
@@ -75,6 +77,28 @@ def _scan(dataset: Any, fragment: Any, columns: list[str], *, start: int, rows: 
         batch_size=BATCH_ROWS,
         batch_readahead=2,
         blob_handling="all_binary",  # else a blob column gives the places of its values
+    )
+
+
+def gap_source(filler: Filler, location: TableLocation, references: References) -> GapSource:
+    """The source of a filler's table.
+
+    Args:
+        references: what its paths and URLs mean.
+    """
+    fields: list[pa.Field[pa.DataType]] = [
+        pa.field(ADDRESS, pa.uint64()),
+        *(pa.field(name, filler.schema.field(name).type) for name in filler.filling.sources),
+    ]
+    return GapSource(
+        location=references.root.at(f"{references.root.path}/{location.name}.lance"),
+        schema=pa.schema(fields),
+        splits=(),
+        references=references,
+        uri=location.uri,
+        version=filler.version,
+        filling=filler.filling,
+        storage_options=location.storage_options,
     )
 
 
@@ -93,47 +117,64 @@ class ReadGaps:
 
     Attributes:
         source: the table, its splits left out.
-        decoder: of images; None for texts.
+        decoder: of images: of one size for an encoder, of any size for a describer; None for texts.
+        prompt: what a describer is asked; None where it is not asked, and for encoders.
     """
 
     source: GapSource
-    decoder: Decoder | None
+    decoder: Asking | None
+    prompt: Prompt | None = None
 
     def __call__(self, row: pa.Table) -> Iterator[pa.Table]:
-        """Tables of `ADDRESS`, the decoded columns or `TEXT`, and the seconds spent."""
+        """Tables of `ADDRESS`, the decoded columns, `TEXT` (a text, or a prompt), and the seconds spent."""
         split = Split.from_json(str(row.column("split")[0].as_py()))
         started = time.perf_counter()
         for table in read_split(self.source, split):
             share_s = (time.perf_counter() - started) / max(1, table.num_rows)
-            cells = table.column(self.source.filling.column.source)
             if self.decoder is None:
+                cells = table.column(self.source.filling.sources[0])
                 texts = {TEXT: cells, SECONDS: _numbers([0.0] * len(cells))}
                 yield _working(table.column(ADDRESS), texts, share_s)
             else:
-                yield from self._decoded(table.column(ADDRESS), cells, self.decoder, share_s)
+                yield from self._decoded(table, self.decoder, share_s)
             started = time.perf_counter()
 
-    def _decoded(
-        self, addresses: pa.ChunkedArray[Any], cells: pa.ChunkedArray[Any], decoder: Decoder, read_s: float
-    ) -> Iterator[pa.Table]:
-        step = max(1, TABLE_BYTES // (3 * decoder.image.pixels))
-        for start in range(0, len(cells), step):
+    def _decoded(self, table: pa.Table, decoder: Asking, read_s: float) -> Iterator[pa.Table]:
+        step = max(1, TABLE_BYTES // decoder.pixel_bytes)
+        for start in range(0, len(table), step):
+            part = table.slice(start, step)
             pixels: list[Pixels | None] = []
             reasons: list[str | None] = []
             seconds: list[float] = []
-            images = self._images(cells.slice(start, step), decoder.limits.max_bytes)
-            for _ in range(min(step, len(cells) - start)):
+            images = self._images(part.column(self.source.filling.sources[0]), decoder.limits.max_bytes)
+            for _ in range(len(part)):
                 began = time.perf_counter()
                 found, reason = _pixels(next(images), decoder)
                 pixels.append(found)
                 reasons.append(reason)
                 seconds.append(time.perf_counter() - began)
-            columns = {
-                PIXELS: pixel_column(pixels, decoder.image),
-                REASON: pa.array(reasons, pa.string()),
-                SECONDS: _numbers(seconds),
-            }
-            yield _working(addresses.slice(start, step), columns, read_s)
+            columns: dict[str, Any] = {SECONDS: _numbers(seconds)}
+            if isinstance(decoder, Decoder):
+                columns[PIXELS] = pixel_column(pixels, decoder.image)
+            else:
+                prompts, objections = self._prompts(part)
+                reasons = [reason or objection for reason, objection in zip(reasons, objections, strict=True)]
+                columns |= {**picture_columns(pixels), TEXT: pa.array(prompts, pa.string())}
+            columns[REASON] = pa.array(reasons, pa.string())
+            yield _working(part.column(ADDRESS), columns, read_s)
+
+    def _prompts(self, table: pa.Table) -> tuple[list[str | None], list[str | None]]:
+        """What is asked of each row, and why it cannot be asked; None both where there is no prompt."""
+        prompts: list[str | None] = [None] * len(table)
+        reasons: list[str | None] = [None] * len(table)
+        if self.prompt is not None:
+            rows: list[dict[str, Any]] = table.select(list(self.prompt.columns)).to_pylist()
+            for number in range(len(table)):
+                try:
+                    prompts[number] = self.prompt.fill(rows[number] if self.prompt.columns else {})
+                except RowError as error:
+                    reasons[number] = str(error)
+        return prompts, reasons
 
     def _images(self, cells: pa.ChunkedArray[Any], max_bytes: int) -> Iterator[bytes | RowError]:
         references = self.source.references
@@ -157,7 +198,7 @@ class ReadGaps:
         return read_ahead(cells, read, waits=waits, size=lambda found: len(found) if isinstance(found, bytes) else 0)
 
 
-def _pixels(image: bytes | RowError, decoder: Decoder) -> tuple[Pixels | None, str | None]:
+def _pixels(image: bytes | RowError, decoder: Asking) -> tuple[Pixels | None, str | None]:
     try:
         if isinstance(image, RowError):
             raise image

@@ -1,4 +1,4 @@
-"""Rounds of commits of the backfill job: vectors are gathered by fragment, and written into rows that are there."""
+"""Rounds of commits of a filling job: values are gathered by fragment, and written into rows that are there."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import pyarrow.compute as pc
 
 from lance_align import faults
 from lance_align.jobs.attempts import attempts
-from lance_align.jobs.filling.vectors import HALVED, SECONDS_COLUMNS
+from lance_align.jobs.filling.making import HALVED, SECONDS_COLUMNS
 from lance_align.jobs.gathering import Gathering
 from lance_align.tables.filling import ADDRESS, Filled, Filler, Survey
 
 MIN_COMMIT_SECONDS = 1.0
-MAX_WAITING_BYTES = 512 * 2**20  # of vectors on the driver, whose fragments are not complete
+MAX_WAITING_BYTES = 512 * 2**20  # of values on the driver, whose fragments are not complete
 
 
 class FillRounds(Gathering):
-    """Gathers vectors and makes a version of the table every so many rows or seconds.
+    """Gathers values and makes a version of the table every so many rows or seconds.
 
-    A round writes the vector column of every fragment it touches anew. So `commit_rows` counts rows of fragments that
-    are complete; one that is not waits until its first vector has waited for `commit_seconds`, or memory wants it.
+    A round writes the column of every fragment it touches anew. So `commit_rows` counts rows of fragments that
+    are complete; one that is not waits until its first value has waited for `commit_seconds`, or memory wants it.
 
     Args:
         filler: of the table.
         commit_rows: rows of complete fragments after which these are committed.
-        commit_seconds: seconds that a vector waits at most; then all are committed.
+        commit_seconds: seconds that a value waits at most; then all are committed.
     """
 
     def __init__(self, filler: Filler, *, commit_rows: int, commit_seconds: float) -> None:

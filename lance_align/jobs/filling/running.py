@@ -1,4 +1,4 @@
-"""One run of the backfill job, from the driver's side: vectors in, rounds of commits out, until no row is empty."""
+"""One run of a filling job, from the driver's side: values in, rounds of commits out, until no row is empty."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import contextlib
 import dataclasses
 import functools
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
+from lance_align.describers.base import CUT
+from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import JobError
 from lance_align.jobs.cluster import Shape
 from lance_align.jobs.failures import GO_ON, job_failures
 from lance_align.jobs.filling.gaps import ReadGaps, gap_splits
+from lance_align.jobs.filling.making import Maker
 from lance_align.jobs.filling.rounds import FillRounds
-from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.plan import stream
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, plan_line
@@ -30,20 +33,22 @@ MAX_FRUITLESS_PASSES = 10  # of these, one after the other
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FillJob:
-    """Everything one run needs; see `lance_align.jobs.backfill`.
+    """Everything one run needs; see `lance_align.jobs.backfill` and `lance_align.jobs.describe`.
 
     Attributes:
         filler: of the table and the column.
         rounds: its commits.
         read: what tasks do.
         spec: the model.
+        maker: what an actor is; made with the model, the filling and the shape.
         shape: how the cluster is used.
     """
 
     filler: Filler
     rounds: FillRounds
     read: ReadGaps
-    spec: ModelSpec
+    spec: ModelSpec | DescriberSpec
+    maker: type[Maker]
     shape: Shape
 
     def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
@@ -67,7 +72,7 @@ class FillJob:
                     survey = self.filler.survey()
         if survey.empty:
             raise JobError(
-                f"{survey.empty:,} rows of {self.filler.uri} have no vector yet: in {passes} passes others "
+                f"{survey.empty:,} rows of {self.filler.uri} are still empty: in {passes} passes others "
                 f"always moved or added some; {GO_ON}"
             )
         return self._report(there, started_at)
@@ -78,25 +83,25 @@ class FillJob:
 
     def _fill(self, survey: Survey) -> None:
         self.rounds.expect(survey)
-        coming = self._vectors(survey)
+        coming = self._values(survey)
         with self.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
             for table in coming:
                 self.rounds.add(table)
 
-    def _vectors(self, survey: Survey) -> Generator[pa.Table, None, None]:
+    def _values(self, survey: Survey) -> Generator[pa.Table, None, None]:
         source = dataclasses.replace(self.read.source, version=survey.version)
         read = dataclasses.replace(self.read, source=source)
         splits = gap_splits(survey, path=source.uri)
         filling = self.filler.filling
         rows: list[Mapping[str, Any]] = [{"split": split.to_json()} for split in splits]
         arguments = (self.spec, filling, self.shape)
-        return stream(rows, read.__call__, VectorMaker, arguments, shape=self.shape)
+        return stream(rows, read.__call__, self.maker, arguments, shape=self.shape)
 
     def _state(self, there: int) -> State:
         rounds = self.rounds
         return State(
             rows=rounds.arrived,
-            failed=rounds.reasons.total(),
+            failed=rounds.reasons.total() - rounds.reasons[CUT],
             committed=rounds.committed,
             skipped=there,
             version=self.filler.version,
@@ -104,10 +109,13 @@ class FillJob:
 
     def _report(self, there: int, started_at: datetime) -> JobReport:
         rounds, shape = self.rounds, self.shape
-        column = self.filler.filling.column
-        failed = rounds.reasons.total()
+        filling = self.filler.filling
+        reasons = Counter(rounds.reasons)
+        cut = reasons.pop(CUT, 0)  # these have their text
+        failed = reasons.total()
         return JobReport(
-            source=f"column {column.source!r}, into {column.vector!r},",
+            source=f"column {filling.sources[0]!r}, into {filling.target!r},",
+            work="described" if isinstance(self.spec, DescriberSpec) else "embedded",
             table_uri=self.filler.uri,
             table_version=self.filler.version,
             model=self.spec.name,
@@ -115,7 +123,8 @@ class FillJob:
             rows_read=rounds.committed + there,
             embedded=rounds.committed - failed,
             failed=failed,
-            reasons=dict(rounds.reasons),
+            reasons=dict(reasons),
+            cut=cut,
             already_there=there,
             duplicates=0,
             stage_s=rounds.seconds,

@@ -20,7 +20,8 @@ MAX_ROWS = 1024
 # A row that fails by itself is tried so often before it is blamed: the error may have been a passing one.
 ATTEMPTS_ALONE = 3
 
-Rows = NDArray[np.uint8] | Sequence[str]
+Rows = NDArray[np.uint8] | Sequence[Any]
+Outcome = tuple[Sequence[Any] | NDArray[Any], Sequence[str | None]]  # a value and a reason or None for each row
 
 
 class Batches:
@@ -29,12 +30,15 @@ class Batches:
     A batch that fails is halved and tried again, down to one row. A row that fails alone gets the error as its reason.
     Memory that ran out halves all later batches too: what did not fit once will not fit the next time.
 
+    Args:
+        max_rows: most rows at once, before anything did not fit.
+
     Attributes:
         halved: how often a batch did not fit and the size of all later ones was halved.
     """
 
-    def __init__(self) -> None:
-        self._max_rows = MAX_ROWS
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows = max_rows
         self.halved = 0
 
     def embed(self, rows: Rows, model: Callable[[Any], Embeddings], *, dim: int) -> tuple[Vectors, list[str | None]]:
@@ -49,10 +53,28 @@ class Batches:
             ``(n, dim) float32`` with zeros where there is a reason, and n reasons or None.
 
         Raises:
+            JobError, LanceAlignError: as `fill`.
+        """
+
+        def embed(part: Any) -> Outcome:
+            embedded = model(part)
+            return embedded.vectors, embedded.reasons
+
+        vectors = np.zeros((len(rows), dim), dtype=np.float32)
+        return vectors, self.fill(vectors, rows, embed)
+
+    def fill(self, values: NDArray[Any], rows: Rows, model: Callable[[Any], Outcome]) -> list[str | None]:
+        """Put what the model makes of n rows into `values`, and tell the reasons.
+
+        Args:
+            values: ``(n, …)``; a row whose batch fails alone is left as it is.
+            rows: of any kind that can be cut into consecutive parts; n may be 0.
+            model: called with such parts.
+
+        Raises:
             JobError: every row of several failed, or a row failed that succeeded before: it is not the rows' fault.
             LanceAlignError: the model itself raised one, other than a `RowError`.
         """
-        vectors = np.zeros((len(rows), dim), dtype=np.float32)
         reasons: list[str | None] = [None] * len(rows)
         failed: list[int] = []
         last: Exception | None = None
@@ -63,9 +85,8 @@ class Batches:
                 parts += reversed([(at, min(end, at + self._max_rows)) for at in range(start, end, self._max_rows)])
                 continue
             outcome = _attempt(rows[start:end], model)
-            if isinstance(outcome, Embeddings):
-                vectors[start:end] = outcome.vectors
-                reasons[start:end] = outcome.reasons
+            if not isinstance(outcome, Exception):
+                values[start:end], reasons[start:end] = outcome
             elif end - start == 1:
                 failed.append(start)
                 reasons[start] = _reason(outcome)
@@ -76,7 +97,7 @@ class Batches:
                 parts += [(middle, end), (start, middle)]
         if last is not None:
             _check_blame(rows, model, failed, last)
-        return vectors, reasons
+        return reasons
 
     def _remember(self, error: Exception, size: int) -> None:
         if _is_memory(error):
@@ -84,7 +105,7 @@ class Batches:
             self._max_rows = (size + 1) // 2
 
 
-def _attempt(rows: Rows, model: Callable[[Any], Embeddings]) -> Embeddings | Exception:
+def _attempt(rows: Rows, model: Callable[[Any], Outcome]) -> Outcome | Exception:
     """What the model gives, or the error it raises; a lone row has several attempts."""
     error: Exception | None = None
     for _ in range(ATTEMPTS_ALONE if len(rows) == 1 else 1):
@@ -104,7 +125,7 @@ def _attempt(rows: Rows, model: Callable[[Any], Embeddings]) -> Embeddings | Exc
     return error
 
 
-def _check_blame(rows: Rows, model: Callable[[Any], Embeddings], failed: list[int], error: Exception) -> None:
+def _check_blame(rows: Rows, model: Callable[[Any], Outcome], failed: list[int], error: Exception) -> None:
     """Raise unless some row still succeeds: a device that is gone fails the innocent as well."""
     good = min(set(range(len(rows))).difference(failed), default=None)
     if good is None and len(rows) > 1:
@@ -135,4 +156,6 @@ def _free_memory() -> None:
 
 
 def _bytes(rows: Rows) -> bytes:
-    return rows.tobytes() if isinstance(rows, np.ndarray) else "\n".join(rows).encode("utf-8", "surrogatepass")
+    return (
+        rows.tobytes() if isinstance(rows, np.ndarray) else "\n".join(map(str, rows)).encode("utf-8", "surrogatepass")
+    )

@@ -1,0 +1,273 @@
+"""The describing job: texts about the pictures of a table that is there, written into its rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import pyarrow as pa
+from cyclopts import Parameter
+
+from lance_align.describers.checkpoints import DEFAULT_NEW_TOKENS, resolve_describer
+from lance_align.describers.prompts import Prompt
+from lance_align.describers.spec import MAX_SIDE_PX, Task
+from lance_align.encoders.devices import Precision
+from lance_align.errors import ArgumentError, JobError
+from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.images import DEFAULT_LIMITS, DecodeLimits
+from lance_align.jobs.backfill import backfill
+from lance_align.jobs.checks import check_positive
+from lance_align.jobs.cluster import Shape, cluster, shape
+from lance_align.jobs.columns import find_image
+from lance_align.jobs.filling.gaps import ReadGaps, gap_source
+from lance_align.jobs.filling.rounds import FillRounds
+from lance_align.jobs.filling.running import FillJob
+from lance_align.jobs.filling.texts import TextMaker
+from lance_align.jobs.indexing import index_objection, with_text_index
+from lance_align.jobs.policy import Policy
+from lance_align.jobs.report import JobReport, parse_max_errors
+from lance_align.jobs.sources.location import References, locate
+from lance_align.jobs.stopping import stopping
+from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
+from lance_align.sandbox import PictureDecoder
+from lance_align.tables.creation import open_table
+from lance_align.tables.descriptions import Description, add_description
+from lance_align.tables.filling import Filler
+from lance_align.tables.location import TableLocation, table_location
+from lance_align.tables.metadata import read_functions
+
+BLOCK_ROWS = 32  # pictures of 3 MiB each
+
+
+def describe(
+    *,
+    db: str | os.PathLike[str] = "./lancedb",
+    table: str,
+    column: str,
+    model: str,
+    revision: str | None = None,
+    image: str | None = None,
+    task: Task | None = None,
+    prompt: str | None = None,
+    max_new_tokens: int = DEFAULT_NEW_TOKENS,
+    temperature: float = 0.0,
+    seed: int = 0,
+    max_side_px: int = MAX_SIDE_PX,
+    fts: bool = False,
+    embed: str | None = None,
+    vector: str | None = None,
+    retry_errors: bool = False,
+    allow_outside: bool = False,
+    fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
+    image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
+    max_pixels: int = DEFAULT_LIMITS.max_pixels,
+    max_bytes: int = DEFAULT_LIMITS.max_bytes,
+    decode_seconds: float = 30.0,
+    decode_memory_mb: int = 1024,
+    max_errors: str | int | float | None = None,  # text first: the command line tries the types in this order
+    commit_rows: int = 1_000,
+    commit_seconds: float = 300.0,
+    block_rows: int = BLOCK_ROWS,
+    actors: int | None = None,
+    readers: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    stall_seconds: float = DEFAULT_STALL_SECONDS,
+    storage_options: Mapping[str, str] | None = None,
+    progress: bool = True,
+    log_file: str | os.PathLike[str] | None = None,
+) -> JobReport:
+    """Describe the pictures of a LanceDB table that have neither a text nor a reason, on Ray; run again, it goes on.
+
+    The table may be anyone's. A column for the texts and one for reasons, ``{column}_error``, are added where they are
+    missing, with the model, the prompt and all that decides a text in the column's metadata; another model or prompt is
+    refused, and gets a column of its own. A row gets its text, or none and the reason; nothing else of it changes. A
+    text that ends at `max_new_tokens` is kept, and its reason says ``cut``.
+
+    Texts are the model's likeliest tokens, one after the other; no row's text depends on which rows share its batch,
+    but for the last bits of its numbers. What a run costs besides the model is what `lance_align.backfill` says.
+
+    Args:
+        db: the LanceDB database: a folder or an object-store URI.
+        table: the table's name.
+        column: the column for the texts.
+        model: a hub id or a local directory: BLIP, InstructBLIP, LLaVA, or another image-text-to-text model of
+            transformers with a chat template, in safetensors.
+        revision: the hub commit of the model.
+        image: the column of pictures: encoded bytes, or paths; by default the one that is embedded, or looks like it.
+        task: caption or question, for a checkpoint of BLIP that does not say which it is; instruction for the others.
+        prompt: the beginning of a caption, a question, or an instruction. {name} stands for what the row has in
+            that column, {{ and }} for braces. A row with a null there gets no text.
+        max_new_tokens: where a text ends at the latest.
+        temperature: 0 for the likeliest token each time; above it, tokens are drawn at random.
+        seed: of that randomness. The same picture, prompt and seed give the same text.
+        max_side_px: larger pictures are reduced to this longest side before the model's own processor sees them.
+        fts: build the column's full-text index, or extend it by new rows.
+        embed: embed the texts afterwards with this model: a known checkpoint, a hub id, or a local directory.
+        vector: the vector column for that; by default {column}_vector.
+        retry_errors: forget the reasons of earlier runs first, in a version of its own, and describe these rows again.
+        allow_outside: let image paths in the rows lead out of the database's folder, from which relative paths start.
+        fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
+            that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
+        image_formats: Pillow's names of the image formats that may be decoded.
+        max_pixels: most pixels of an image, checked before it is decoded.
+        max_bytes: most bytes of an image file.
+        decode_seconds: seconds after which the decoding of one image is given up.
+        decode_memory_mb: memory that decoding one image may take, at least 256.
+        max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
+        commit_rows: rows of whole fragments after which a version of the table is made.
+        commit_seconds: seconds that a text waits at most until one is made.
+        block_rows: rows described at once; fewer where memory runs out.
+        actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
+        readers: tasks that read and decode at once, each on a CPU; by default the CPUs that the actors leave.
+        threads: of each actor's model on a CPU; by default four, or what there is for each.
+        device: where the model runs: auto, cpu, cuda.
+        precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
+        stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
+        storage_options: credentials and endpoint of the database's object store.
+        progress: show progress on standard error.
+        log_file: a file that progress is appended to, line by line.
+
+    Returns:
+        The account of the run: `embedded` counts the described rows, `cut` those among them that were cut, `then` is
+        the account of embedding the texts.
+
+    Raises:
+        ArgumentError: the table, the model, the prompt or an option cannot be used; nothing was changed.
+        JobError: rows are still without text and reason, too many failed, or an index could not be built (then
+            `report` holds the account).
+        Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was made is committed.
+    """
+    started_at = datetime.now().astimezone()
+    policy = Policy(max_errors=None if max_errors is None else parse_max_errors(max_errors))
+    check_positive(
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        commit_rows=commit_rows,
+        commit_seconds=commit_seconds,
+        block_rows=block_rows,
+        actors=actors,
+        readers=readers,
+        threads=threads,
+        stall_seconds=stall_seconds,
+    )
+    decoder = PictureDecoder(
+        max_side_px=max_side_px,
+        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        seconds=decode_seconds,
+        memory_mb=decode_memory_mb,
+    )
+    spec = resolve_describer(
+        model,
+        revision=revision,
+        task=task,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        precision=precision,
+        max_side_px=max_side_px,
+    )
+    location = table_location(os.fspath(db), table, storage_options=storage_options)
+    references = References(locate(location.db), allow_outside, fetch_policy(fetch_hosts))
+    description = Description(image=image or _image_of(location), spec=spec)
+    add_description(location.uri, column, description, storage_options=location.storage_options)
+    filler = Filler(location.uri, column, storage_options=location.storage_options)
+    rest: dict[str, Any] = {
+        "db": db,
+        "table": table,
+        "retry_errors": retry_errors,
+        "commit_rows": commit_rows,
+        "commit_seconds": commit_seconds,
+        "actors": actors,
+        "readers": readers,
+        "threads": threads,
+        "device": device,
+        "stall_seconds": stall_seconds,
+        "storage_options": storage_options,
+        "progress": progress,
+        "log_file": log_file,
+    }
+    with cluster(), stopping():
+        if retry_errors:
+            filler.forget_errors()
+        job = FillJob(
+            filler=filler,
+            rounds=FillRounds(filler, commit_rows=commit_rows, commit_seconds=commit_seconds),
+            read=ReadGaps(
+                source=gap_source(filler, location, references),
+                decoder=decoder,
+                prompt=None if prompt is None else Prompt(prompt),
+            ),
+            spec=spec,
+            maker=TextMaker,
+            shape=_shape(
+                actors=actors,
+                readers=readers,
+                threads=threads,
+                block_rows=block_rows,
+                stall_seconds=stall_seconds,
+                device=device,
+                precision=precision,
+            ),
+        )
+        report = job.run(started_at=started_at, progress=progress, log_file=log_file)
+        if fts:
+            report = with_text_index(report, location, column)
+        if embed is not None:
+            report = _embedded(report, location, column, vector or f"{column}_vector", embed, rest)
+    objection = policy.objection(report) or index_objection(report)
+    if objection is not None:
+        raise JobError(objection, report)
+    return report
+
+
+def _shape(**options: Any) -> Shape:
+    return shape(None, engine="torch", **options)
+
+
+def _image_of(location: TableLocation) -> str:
+    """The table's pictures: what an image function of ours embeds, else what looks like it.
+
+    Raises:
+        TableError: it cannot be opened.
+        ArgumentError: there is no such table, or none of its columns does.
+    """
+    dataset = open_table(location.uri, storage_options=location.storage_options)
+    if dataset is None:
+        raise ArgumentError(f"{location.uri} is not there; check db and table")
+    schema: pa.Schema = dataset.schema
+    models = [(entry.get("source_column"), entry.get("model")) for entry in read_functions(schema)]
+    embedded = [name for name, model in models if isinstance(model, dict) and model.get("source") == "image"]
+    found = next((name for name in embedded if name in schema.names), None) or find_image(schema, "images")
+    if found is None:
+        seen = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise ArgumentError(f"{location.uri} has no column that looks like pictures; name it with image; it has {seen}")
+    return str(found)
+
+
+def _embedded(
+    report: JobReport, location: TableLocation, column: str, vector: str, model: str, options: Mapping[str, Any]
+) -> JobReport:
+    """The report, with that of embedding the texts.
+
+    Raises:
+        LanceAlignError: the model cannot be attached, or the backfill failed; the texts are in.
+    """
+    import lancedb  # takes seconds, which a job need not begin with
+
+    from lance_align.attaching import attach
+
+    table = lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
+    attach(table, text=column, vector=vector, model=model)
+    try:
+        then = backfill(vector=vector, **options)
+    except JobError as error:
+        if isinstance(error.report, JobReport):
+            raise JobError(str(error), dataclasses.replace(report, then=error.report)) from error
+        raise
+    return dataclasses.replace(report, then=then, table_version=then.table_version)
