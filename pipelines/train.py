@@ -1,14 +1,13 @@
 """Train on a Lance table of image–text pairs: ALIGN, CLIP, VisionTextDualEncoder; or align-tiny from nothing.
 
-Fine-tuning, from a table's uri such as db/photos.lance (s3:// too), with recall on 1,000 pairs held out:
+Fine-tuning, from a table's uri such as db/photos.lance (s3:// too), and recall on 1,000 pairs held out:
 
-    python pipelines/train.py TABLE_URI --image image --text caption --model align-tiny --out mine --steps 500 \
-        --held-out 1000 --recall-every 100
+    python pipelines/train.py TABLE_URI --image image --text caption --model align-tiny --out mine --held-out 1000 --steps 500
 
 A VisionTextDualEncoder from two checkpoints, first its projections alone; both towers, in four processes of Ray Train:
 
-    python pipelines/train.py TABLE_URI --vision-model vit --text-model bert --projection-dim 512 --out pair \
-        --freeze-image-tower --freeze-text-tower --steps 500
+    python pipelines/train.py TABLE_URI --vision-model vit --text-model bert --freeze-image-tower --freeze-text-tower \
+        --out pair --steps 500
     python pipelines/train.py TABLE_URI --model pair --out tuned --batch-size 4096 --pairs-per-pass 64 --workers 4
 
 align-tiny, in 86 minutes on two cores, from drawn scenes and the emoji of three artists (npm fetches 180 MB):
@@ -28,16 +27,12 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cyclopts import App
 
 from lance_align.errors import ArgumentError, LanceAlignError
 
-if TYPE_CHECKING:
-    from lance_align.training import LogLine
-
-# What differs between the two; TrainOptions has the rest.
 FROM_NOTHING = {"learning_rate": 2e-3, "freeze_batch_norm": False, "precision": "bfloat16"}
 FINE_TUNING = {"learning_rate": 1e-4, "freeze_batch_norm": True, "precision": "float32"}
 
@@ -100,7 +95,7 @@ def train(
         head_learning_rate: the peak for projections and temperature; the same where it is left out.
         weight_decay: of matrices and kernels; 0.05 where it is left out.
         warmup_steps: in which the learning rate rises; 3 % of the run where it is left out.
-        min_temperature, max_temperature: bounds of what cosines are divided by; 0.01 and none where they are left out.
+        min_temperature, max_temperature: bounds of what cosines are divided by; 0.01 and none where left out.
         freeze_image_tower, freeze_text_tower: leave a tower as it is.
         freeze_batch_norm: keep running statistics; only fine-tuning does where it is left out.
         gradient_checkpointing: recompute activations, for less memory.
@@ -119,20 +114,18 @@ def train(
     import torch
     from transformers.utils import logging
 
-    from lance_align.jobs.train import TrainJob
-    from lance_align.jobs.train import train as train_on
+    from lance_align.jobs.train import TrainJob, train_on_table
     from lance_align.training import Trainer, TrainOptions
     from lance_align.training.recipe import align_tiny
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, which take a moment
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # of weights that are not wanted, or new
     torch.set_num_threads(threads or torch.get_num_threads())
-    usual = FROM_NOTHING if table is None else FINE_TUNING
-    options = TrainOptions(**named(TrainOptions, {**usual, **given}))
+    options = TrainOptions(**named(TrainOptions, {**(FINE_TUNING if table else FROM_NOTHING), **given}))
     out.mkdir(parents=True, exist_ok=True)
     with (out / "train.jsonl").open("a", encoding="utf-8") as log:
 
-        def report(line: LogLine) -> None:
+        def report(line: Any) -> None:
             for stream in (log, sys.stdout):
                 print(json.dumps(dataclasses.asdict(line)), file=stream, flush=True)
 
@@ -140,9 +133,8 @@ def train(
             trainable, source = align_tiny(Path(str(artwork)), scenes=scenes, seed=seed)
             Trainer(trainable, source, options, directory=out, report=report).run().save(out)
         else:
-            start = {} if vision_model or text_model else {"model": "align-tiny"}
-            job = TrainJob(**named(TrainJob, {**start, **given, "options": options}))
-            train_on(job, workers=workers, report=report)
+            given = {"model": None if vision_model or text_model else "align-tiny", **given, "options": options}
+            train_on_table(TrainJob(**named(TrainJob, given)), workers=workers, report=report)
     print(f"saved {out}; use it with --model {out}")
 
 

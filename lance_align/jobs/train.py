@@ -78,7 +78,7 @@ class TrainJob:
         return dataclasses.replace(self, **changes)
 
 
-def train(job: TrainJob, *, workers: int = 1, report: _Report = lambda _: None) -> None:
+def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda _: None) -> None:
     """Train to the end and save the model into `job.out`; a run found there is continued.
 
     With several workers each reads and embeds its part of every batch. The loss and its gradients are those of one
