@@ -2,7 +2,7 @@
 
 Fine-tuning, from a table's uri such as db/photos.lance (s3:// too), and recall on 1,000 pairs held out:
 
-    python pipelines/train.py TABLE_URI --image image --text caption --model align-tiny --out mine --held-out 1000 --steps 500
+    python pipelines/train.py TABLE_URI --text caption --model align-tiny --out mine --held-out 1000 --steps 500
 
 A VisionTextDualEncoder from two checkpoints, first its projections alone; both towers, in four processes of Ray Train:
 

@@ -88,3 +88,15 @@ def test_two_workers_of_ray_train_make_the_model_of_one(table: str, clip: str, t
             torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-5, msg=name)
     assert load_encoder(str(tmp_path / "2"), device="cpu").encode_texts(["a red car"]).reasons == (None,)
     assert not (tmp_path / "2" / "ray").exists()
+
+
+@pytest.mark.slow  # each start of Ray Train's processes takes ten seconds
+@pytest.mark.usefixtures("ray_session")
+def test_an_error_of_a_worker_is_told_as_it_is(clip: str, tmp_path: Path) -> None:
+    rows = [{"photo": b"damaged", "words": caption} for caption in captions(14)]
+    uri = str(tmp_path / "damaged.lance")
+    lance.write_dataset(pa.Table.from_pylist(rows), uri)
+    options = TrainOptions(steps=1, batch_size=8, device="cpu")
+    job = TrainJob(table=uri, image="photo", text="words", out=tmp_path / "out", options=options, model=clip)
+    with pytest.raises(SourceError, match=r"0 of the rows drawn can be trained on \(format"):
+        train_on_table(job, workers=2)

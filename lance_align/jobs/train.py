@@ -16,8 +16,7 @@ from lance_align.training import LogLine, Trainable, Trainer, TrainOptions, load
 from lance_align.training.workers import ALONE, Workers
 
 _Report = Callable[[LogLine], None]
-# Of a whole group of workers, which goes on from its checkpoint: a node that goes away, not an error that comes again.
-_RESTARTS = 2
+_RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +141,7 @@ def _read_lines(lines: Any, report: _Report) -> None:
 
 
 def _fit(job: TrainJob, workers: int, lines: Any) -> None:
+    """Run the group of workers, and again from its checkpoint where it did not end by an error of ours."""
     import ray
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
@@ -151,20 +151,23 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
     if cpus < workers:
         raise ArgumentError(f"workers={workers}, but the cluster has {cpus} CPUs; give fewer workers")
     logging.getLogger("ray.train").setLevel(logging.ERROR)  # its progress; ours comes in log lines
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": job, "lines": lines},
-        scaling_config=ray_train.ScalingConfig(
-            num_workers=workers, use_gpu=gpus >= workers, resources_per_worker={"CPU": cpus // workers}
-        ),
-        run_config=ray_train.RunConfig(
-            storage_path=str(job.out / "ray"), failure_config=ray_train.FailureConfig(max_failures=_RESTARTS)
-        ),
-    )
-    try:
-        trainer.fit()
-    except ray_train.TrainingFailedError as error:
-        raise _typed(error) from error
+    for restarts_left in reversed(range(1 + _RESTARTS)):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"job": job, "lines": lines},
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=workers, use_gpu=gpus >= workers, resources_per_worker={"CPU": cpus // workers}
+            ),
+            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds.
+            run_config=ray_train.RunConfig(storage_path=str(job.out / "ray")),
+        )
+        try:
+            trainer.fit()
+            return
+        except ray_train.TrainingFailedError as error:
+            failure = _typed(error)
+            if restarts_left == 0 or not isinstance(failure, JobError):
+                raise failure from error
 
 
 def _work(settings: dict[str, Any]) -> None:
