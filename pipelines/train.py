@@ -1,4 +1,14 @@
-"""Train align-tiny from nothing, or any ALIGN checkpoint further on a Lance table of image–text pairs.
+"""Train on a Lance table of image–text pairs: ALIGN, CLIP, VisionTextDualEncoder; or align-tiny from nothing.
+
+Fine-tuning, from a table's uri such as db/photos.lance (s3:// too), and recall on 1,000 pairs held out:
+
+    python pipelines/train.py TABLE_URI --text caption --model align-tiny --out mine --held-out 1000 --steps 500
+
+A VisionTextDualEncoder from two checkpoints, first its projections alone; both towers, in four processes of Ray Train:
+
+    python pipelines/train.py TABLE_URI --vision-model vit --text-model bert --freeze-image-tower --freeze-text-tower \
+        --out pair --steps 500
+    python pipelines/train.py TABLE_URI --model pair --out tuned --batch-size 4096 --pairs-per-pass 64 --workers 4
 
 align-tiny, in 86 minutes on two cores, from drawn scenes and the emoji of three artists (npm fetches 180 MB):
 
@@ -6,10 +16,6 @@ align-tiny, in 86 minutes on two cores, from drawn scenes and the emoji of three
         @lobehub/fluent-emoji-3d@1.1.0 emojibase-data@17.0.0
     python pipelines/train.py --artwork artwork --out align-tiny --minutes 86
     python pipelines/evaluate.py --model align-tiny
-
-Fine-tuning, from a table's uri such as db/photos.lance (s3:// too):
-
-    python pipelines/train.py TABLE_URI --image image --text caption --model align-tiny --out mine --steps 500
 
 The same command again goes on where a run was stopped. Pictures of artwork: Noto Emoji (Apache 2.0), Twemoji
 (CC BY 4.0), Fluent Emoji (MIT); names and keywords: emojibase-data (MIT), from Unicode CLDR.
@@ -21,15 +27,14 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cyclopts import App
 
-from lance_align.errors import ArgumentError, LanceAlignError, SourceError
+from lance_align.errors import ArgumentError, LanceAlignError
 
-if TYPE_CHECKING:
-    from lance_align.spec import ImageSpec
-    from lance_align.training import LogLine, PairSource, RowPairs
+FROM_NOTHING = {"learning_rate": 2e-3, "freeze_batch_norm": False, "precision": "bfloat16"}
+FINE_TUNING = {"learning_rate": 1e-4, "freeze_batch_norm": True, "precision": "float32"}
 
 app = App(name="train.py", help=__doc__, help_format="markdown")
 
@@ -42,13 +47,28 @@ def train(
     artwork: Path | None = None,
     image: str = "image",
     text: str = "caption",
-    model: str = "align-tiny",
+    model: str | None = None,
+    vision_model: Path | None = None,
+    text_model: Path | None = None,
+    projection_dim: int = 512,
+    workers: int = 1,
     steps: int | None = None,
     minutes: float | None = None,
     batch_size: int = 256,
+    pairs_per_pass: int | None = None,
     learning_rate: float | None = None,
+    head_learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    warmup_steps: int | None = None,
+    min_temperature: float | None = None,
+    max_temperature: float | None = None,
+    freeze_image_tower: bool = False,
+    freeze_text_tower: bool = False,
     freeze_batch_norm: bool | None = None,
+    gradient_checkpointing: bool = False,
     precision: Literal["float32", "bfloat16"] | None = None,
+    held_out: int = 0,
+    recall_every: int | None = None,
     scenes: int = 24_000,
     seed: int = 0,
     device: str = "auto",
@@ -63,79 +83,64 @@ def train(
         artwork: the folder given to npm install.
         image: the table's column of encoded pictures.
         text: the table's column of captions.
-        model: what to fine-tune: a known name, a hub id or a directory.
+        model: what to train further: a known name, a hub id or a directory; align-tiny where nothing is named.
+        vision_model, text_model: directories of a ViT, DeiT or CLIP and of a BERT, RoBERTa or CLIP, paired anew.
+        projection_dim: length of the vectors of such a pair.
+        workers: processes of Ray Train, one a GPU where there are as many; all must see `out`.
         steps: optimiser steps.
         minutes: wall-clock budget.
-        batch_size: pairs a step.
+        batch_size: pairs a step, of all workers together.
+        pairs_per_pass: most pairs in the towers at once; gradients are those of the whole batch.
         learning_rate: the peak; 2e-3 from nothing and 1e-4 for fine-tuning where it is left out.
+        head_learning_rate: the peak for projections and temperature; the same where it is left out.
+        weight_decay: of matrices and kernels; 0.05 where it is left out.
+        warmup_steps: in which the learning rate rises; 3 % of the run where it is left out.
+        min_temperature, max_temperature: bounds of what cosines are divided by; 0.01 and none where left out.
+        freeze_image_tower, freeze_text_tower: leave a tower as it is.
         freeze_batch_norm: keep running statistics; only fine-tuning does where it is left out.
+        gradient_checkpointing: recompute activations, for less memory.
         precision: of the towers; bfloat16 from nothing and float32 for fine-tuning where it is left out.
+        held_out: rows of the table to measure recall on, and not to train on.
+        recall_every: steps between measurements; only at the end where it is left out.
         scenes: drawn scenes to train on.
         seed: of first weights, batches and dropout.
         device: "auto", "cpu", "mps" or "cuda".
         threads: of the processor; torch decides where it is left out.
         checkpoint_every_s: seconds between checkpoints.
     """
+    given = {name: value for name, value in locals().items() if value is not None}
     if (table is None) == (artwork is None):
         raise ArgumentError("give either a table to fine-tune on or --artwork to train align-tiny, and not both")
     import torch
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
 
-    from lance_align.encoders import resolve_spec
-    from lance_align.training import Trainer, TrainOptions, load_trainable
+    from lance_align.jobs.train import TrainJob, train_on_table
+    from lance_align.training import Trainer, TrainOptions
     from lance_align.training.recipe import align_tiny
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, which take a moment
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, which take a moment
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # of weights that are not wanted, or new
     torch.set_num_threads(threads or torch.get_num_threads())
-    tuning = table is not None
-    options = TrainOptions(
-        steps=steps,
-        minutes=minutes,
-        batch_size=batch_size,
-        learning_rate=learning_rate or (1e-4 if tuning else 2e-3),
-        freeze_batch_norm=tuning if freeze_batch_norm is None else freeze_batch_norm,
-        precision=precision or ("float32" if tuning else "bfloat16"),
-        device=device,
-        seed=seed,
-        checkpoint_every_s=checkpoint_every_s,
-    )
-    source: PairSource
-    if table is not None:
-        source = table_pairs(table, image, text, resolve_spec(model).image)
-        trainable = load_trainable(model)
-    else:
-        assert artwork is not None
-        trainable, source = align_tiny(artwork, scenes=scenes, seed=seed)
+    options = TrainOptions(**named(TrainOptions, {**(FINE_TUNING if table else FROM_NOTHING), **given}))
     out.mkdir(parents=True, exist_ok=True)
     with (out / "train.jsonl").open("a", encoding="utf-8") as log:
 
-        def report(line: LogLine) -> None:
+        def report(line: Any) -> None:
             for stream in (log, sys.stdout):
                 print(json.dumps(dataclasses.asdict(line)), file=stream, flush=True)
 
-        Trainer(trainable, source, options, directory=out, report=report).run().save(out)
+        if table is None:
+            trainable, source = align_tiny(Path(str(artwork)), scenes=scenes, seed=seed)
+            Trainer(trainable, source, options, directory=out, report=report).run().save(out)
+        else:
+            given = {"model": None if vision_model or text_model else "align-tiny", **given, "options": options}
+            train_on_table(TrainJob(**named(TrainJob, given)), workers=workers, report=report)
     print(f"saved {out}; use it with --model {out}")
 
 
-def table_pairs(uri: str, image: str, text: str, geometry: ImageSpec) -> RowPairs:
-    """Rows of a Lance table, read when a batch wants them."""
-    import lance
-
-    from lance_align.training import RowPairs
-
-    try:
-        dataset = lance.dataset(uri)
-    except (ValueError, OSError) as error:
-        raise SourceError(f"{uri} cannot be opened as a Lance table ({str(error).splitlines()[0][:200]})") from error
-    missing = {image, text} - set(dataset.schema.names)
-    if missing:
-        raise SourceError(f"{uri} has no column {sorted(missing)}; it has {dataset.schema.names}")
-
-    def fetch(places: Any) -> list[tuple[bytes | None, str | None]]:
-        rows = dataset.take(places, columns=[image, text])
-        return list(zip(rows[image].to_pylist(), rows[text].to_pylist(), strict=True))
-
-    return RowPairs(fetch, dataset.count_rows(), geometry)
+def named(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the values that are fields of a dataclass."""
+    return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
 
 
 if __name__ == "__main__":

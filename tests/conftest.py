@@ -34,6 +34,17 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: small models are slower with several, forty times on a machine that is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def place(tmp_path: Path) -> TableLocation:
     """Where `photos` lies."""
     from tests.fake_tables import write_photos

@@ -20,8 +20,8 @@ from tests.align_models import CAPTION_WORDS, SMALL_PREPROCESSOR, save_tokenizer
 
 SIDE_PX = 32
 FRAMES = 4
-_LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-_EYE = {**_LAYERS, "image_size": SIDE_PX, "patch_size": 8}
+LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+EYE = {**LAYERS, "image_size": SIDE_PX, "patch_size": 8}
 _SHORTEST = {"size": {"shortest_edge": SIDE_PX}, "crop_size": {"height": SIDE_PX, "width": SIDE_PX}}
 _SQUARE = {"size": {"height": SIDE_PX, "width": SIDE_PX}}
 
@@ -89,26 +89,26 @@ def siglip_tokenizer(directory: Path) -> int:
 def _clip(words: int) -> Any:
     from transformers import CLIPConfig
 
-    return CLIPConfig(text_config=_clip_text(words), vision_config=_EYE, projection_dim=24)
+    return CLIPConfig(text_config=_clip_text(words), vision_config=EYE, projection_dim=24)
 
 
 def _clip_text(words: int) -> dict[str, Any]:
     ends = {"bos_token_id": words - 2, "eos_token_id": words - 1, "pad_token_id": words - 1}
-    return {**_LAYERS, "vocab_size": words, "max_position_embeddings": 77, **ends}
+    return {**LAYERS, "vocab_size": words, "max_position_embeddings": 77, **ends}
 
 
 def _siglip(words: int) -> Any:
     from transformers import SiglipConfig
 
-    text = {**_LAYERS, "vocab_size": words, "max_position_embeddings": 64}
-    return SiglipConfig(text_config=text, vision_config=_EYE)
+    text = {**LAYERS, "vocab_size": words, "max_position_embeddings": 64}
+    return SiglipConfig(text_config=text, vision_config=EYE)
 
 
 def _groupvit(words: int) -> Any:
     from transformers import GroupViTConfig
 
     groups = {"depths": [1, 1, 1], "num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 0]}
-    vision = {**_EYE, "patch_size": 4, "num_hidden_layers": 3, **groups}
+    vision = {**EYE, "patch_size": 4, "num_hidden_layers": 3, **groups}
     return GroupViTConfig(
         text_config=_clip_text(words), vision_config=vision, projection_dim=24, projection_intermediate_dim=48
     )
@@ -117,8 +117,8 @@ def _groupvit(words: int) -> Any:
 def _xclip(words: int) -> Any:
     from transformers import XCLIPConfig
 
-    mit = {f"mit_{name}": value for name, value in {**_LAYERS, "hidden_size": 24, "num_hidden_layers": 1}.items()}
-    vision = {**_EYE, **mit, "num_frames": FRAMES}
+    mit = {f"mit_{name}": value for name, value in {**LAYERS, "hidden_size": 24, "num_hidden_layers": 1}.items()}
+    vision = {**EYE, **mit, "num_frames": FRAMES}
     prompt = {"prompt_layers": 2, "prompt_num_attention_heads": 2}
     return XCLIPConfig(text_config=_clip_text(words), vision_config=vision, projection_dim=24, **prompt)
 
@@ -127,15 +127,15 @@ def _blip(words: int) -> Any:
     from transformers import BlipConfig
 
     ends = {"bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
-    text = {**_LAYERS, "vocab_size": words, "encoder_hidden_size": 32, "max_position_embeddings": 96, **ends}
-    return BlipConfig(text_config=text, vision_config=_EYE, image_text_hidden_size=24)
+    text = {**LAYERS, "vocab_size": words, "encoder_hidden_size": 32, "max_position_embeddings": 96, **ends}
+    return BlipConfig(text_config=text, vision_config=EYE, image_text_hidden_size=24)
 
 
 def _dual(words: int) -> Any:
     from transformers import BertConfig, VisionTextDualEncoderConfig, ViTConfig
 
     return VisionTextDualEncoderConfig.from_vision_text_configs(
-        ViTConfig(**_EYE), BertConfig(**_LAYERS, vocab_size=words, max_position_embeddings=96), projection_dim=24
+        ViTConfig(**EYE), BertConfig(**LAYERS, vocab_size=words, max_position_embeddings=96), projection_dim=24
     )
 
 

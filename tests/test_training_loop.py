@@ -19,6 +19,9 @@ from lance_align.training import LogLine, Trainable, Trainer, TrainOptions, load
 from lance_align.training.optim import batch_norms, learning_rate
 from lance_align.training.sources import ScenePairs, draw_scene_pairs
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
+from tests.family_models import save_family
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE_PX = 32
 
@@ -57,8 +60,14 @@ def test_the_loss_falls_and_progress_is_reported(drawn: ScenePairs) -> None:
     assert all(line.pairs_per_s > 0 and line.skipped == 0 for line in lines)
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_weights(drawn: ScenePairs, tmp_path: Path) -> None:
-    whole = Trainer(fresh(drawn), drawn, options(steps=8)).run()
+@pytest.mark.parametrize("family", ["align", "clip"])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(drawn: ScenePairs, tmp_path: Path, family: str) -> None:
+    def start(seed: int = 0) -> Trainable:
+        if family == "align":
+            return fresh(drawn, seed=seed)
+        return load_trainable(str(save_family(family, tmp_path / f"clip-{seed}", seed=seed)))
+
+    whole = Trainer(start(), drawn, options(steps=8)).run()
 
     class StopError(Exception):
         pass
@@ -70,8 +79,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(drawn: ScenePairs, tm
     # A checkpoint after each step; the exception ends the run between two of them, as a kill would.
     every_step = options(steps=8, checkpoint_every_s=1e-6)
     with pytest.raises(StopError):
-        Trainer(fresh(drawn), drawn, every_step, directory=tmp_path, report=stop).run()
-    resumed = Trainer(fresh(drawn, seed=9), drawn, every_step, directory=tmp_path)  # other first weights: not used
+        Trainer(start(), drawn, every_step, directory=tmp_path, report=stop).run()
+    resumed = Trainer(start(9), drawn, every_step, directory=tmp_path)  # other first weights: not used
     assert resumed.step == 4
     for name, value in weights(resumed.run()).items():
         torch.testing.assert_close(value, weights(whole)[name], rtol=1e-4, atol=1e-5, msg=name)

@@ -72,12 +72,12 @@ def _refuse_revision(model: str, revision: str | None) -> None:
 
 def _read(directory: Path, *, name: str, revision: str | None) -> Located:
     try:
-        _check_weights(directory)
+        check_weights(directory)
         path = directory / "config.json"
         raw = read_json(path)
         kind = family(raw.get("model_type"), where=str(path))
         config = kind.config(raw, where=str(path))
-        found, where = _read_processor(directory)
+        found, where = read_processor(directory)
         image = read_image_spec(found, where=where, processor=kind.processor, frames=kind.frames(config))
         kind.check_image(config, image, where=where)
         spec = ModelSpec(
@@ -86,7 +86,7 @@ def _read(directory: Path, *, name: str, revision: str | None) -> Located:
             family=raw["model_type"],
             dim=kind.dim(config),
             image=image,
-            max_tokens=min(kind.max_tokens(config), _tokenizer_limit(directory)),
+            max_tokens=min(kind.max_tokens(config), tokenizer_limit(directory)),
             fingerprint=fingerprint(directory),
         )
     except OSError as error:
@@ -94,8 +94,12 @@ def _read(directory: Path, *, name: str, revision: str | None) -> Located:
     return Located(spec=spec, directory=directory)
 
 
-def _check_weights(directory: Path) -> None:
-    """One safetensors file, or a refusal that names the remedy."""
+def check_weights(directory: Path) -> None:
+    """One safetensors file, or a refusal that names the remedy.
+
+    Raises:
+        ModelError: no checkpoint, or weights that are not one safetensors file.
+    """
     if not (directory / "config.json").is_file():
         raise ModelError(
             f"{directory} is not a checkpoint: it has no config.json; expected what a model's save_pretrained writes"
@@ -115,7 +119,7 @@ def _check_weights(directory: Path) -> None:
     )
 
 
-def _tokenizer_limit(directory: Path) -> int:
+def tokenizer_limit(directory: Path) -> int:
     """The longest text that the tokenizer's file allows, in tokens; a large number where it does not say."""
     path = directory / "tokenizer_config.json"
     limit = read_json(path).get("model_max_length") if path.is_file() else None
@@ -123,9 +127,13 @@ def _tokenizer_limit(directory: Path) -> int:
     return int(limit) if isinstance(limit, (int, float)) and limit >= 2 else sys.maxsize
 
 
-def _read_processor(directory: Path) -> tuple[dict[str, Any], str]:
+def read_processor(directory: Path) -> tuple[dict[str, Any], str]:
     """The image processor's configuration and its file, as transformers looks for it: nested in processor_config.json
-    first, then in a file of its own."""
+    first, then in a file of its own.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
     nested = directory / "processor_config.json"
     if nested.is_file():
         found = read_json(nested)

@@ -3,6 +3,8 @@
 embed      the main job; its keyword arguments are its configuration
 backfill   the same for the rows of a table that is there
 describe   a column of texts about the pictures of a table that is there
+train      training on a table of pairs, in one process or with Ray Train
+pairs      such a table's rows
 running    one run of it, on the driver: receipts, rounds of commits, the account
 gathering  rounds of commits that end in time
 rounds     when receipts become a version of the table

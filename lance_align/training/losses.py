@@ -1,4 +1,4 @@
-"""ALIGN's loss: symmetric cross entropy over all pairs of a batch, with a learnable temperature."""
+"""ALIGN's loss and CLIP's: symmetric cross entropy over all pairs of a batch, with a learnable temperature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def align_loss(
     """The mean of the image→text and text→image cross entropies (arXiv 2102.05918, section 4).
 
     The paper has one positive a row, the diagonal. Here captions may be true of several pictures of the batch, so the
-    target is spread evenly over every match; with a diagonal `matches` this is the paper's loss exactly.
+    target is spread evenly over every match; with a diagonal `matches` this is the paper's loss exactly, and without
+    label smoothing it is CLIP's (arXiv 2103.00020), whose temperature is ``exp(-logit_scale)``.
 
     Args:
         image_vectors: ``(n, dim)``, any norm.

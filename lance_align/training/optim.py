@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,28 @@ def learning_rate(progress: float, *, peak: float, warmup_share: float) -> float
     return peak * (1 + math.cos(math.pi * (progress - warmup_share) / (1 - warmup_share))) / 2
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameters for AdamW: matrices and kernels decay; vectors and scalars (norms, biases, temperature) do not."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, head: Container[str] = ()
+) -> tuple[list[dict[str, object]], list[bool]]:
+    """Parameters for AdamW: matrices and kernels decay; vectors and scalars (norms, biases, temperature) do not.
+
+    Args:
+        model: those of its parameters that need no gradient are left out.
+        weight_decay: of matrices and kernels.
+        head: names of parameters with a learning rate of their own.
+
+    Returns:
+        Groups with parameters in them, and whether each is of the head.
+    """
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members.setdefault((name in head, parameter.ndim > 1), []).append(parameter)
+    ordered = sorted(members.items(), key=lambda item: item[0], reverse=True)  # a resumed run needs the same order
+    groups: list[dict[str, object]] = [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0} for (_, decays), parameters in ordered
+    ]
+    return groups, [in_head for (in_head, _), _ in ordered]
 
 
 @torch.no_grad()

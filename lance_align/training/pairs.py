@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from lance_align.images import ImageInput, read_pixels
 from lance_align.spec import ImageSpec
 
 Row: TypeAlias = "tuple[ImageInput | None, str | None]"  # a picture and its caption
+Identity: TypeAlias = tuple[str, str]  # of a pair: its caption, and a digest of its pixels
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -29,15 +31,26 @@ class Batch:
         texts: n captions.
         matches: bool ``(n, n)``; ``matches[t, i]``: text t is true of image i. The diagonal is true.
         skipped: rows that were drawn and could not be used.
+        problem: why the last of them could not; empty where all could.
+        identities: one a pair, from which `identity_matches` makes `matches`; empty from a source that knows more.
     """
 
     pixels: Tensor
     texts: tuple[str, ...]
     matches: Tensor
     skipped: int = 0
+    problem: str = ""
+    identities: tuple[Identity, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def part(self, start: int, end: int) -> Batch:
+        """The pairs from `start` to before `end`, nothing skipped."""
+        places = slice(start, end)
+        return Batch(
+            self.pixels[places], self.texts[places], self.matches[places, places], identities=self.identities[places]
+        )
 
 
 class PairSource(Protocol):
@@ -45,6 +58,14 @@ class PairSource(Protocol):
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw `size` pairs."""
+
+
+@runtime_checkable
+class SharedSource(PairSource, Protocol):
+    """A source that several workers can share."""
+
+    def share(self, size: int, rng: np.random.Generator, *, rank: int, count: int) -> Batch:
+        """One worker's part, with identities, of the batch that `batch` draws; it may be empty."""
 
 
 def find_matches(captions: Sequence[str], truths: Sequence[AbstractSet[str]]) -> Tensor:
@@ -67,9 +88,24 @@ def find_matches(captions: Sequence[str], truths: Sequence[AbstractSet[str]]) ->
     return torch.from_numpy(found)
 
 
+def identity_matches(identities: Sequence[Identity]) -> Tensor:
+    """Which captions are true of which pictures, where equal captions and equal pictures are all that is known.
+
+    Args:
+        identities: one a pair.
+
+    Returns:
+        bool ``(pairs, pairs)``: the text of row t was said of the picture of column i, in this pair or another.
+    """
+    said = defaultdict[str, set[str]](set)
+    for caption, picture in identities:
+        said[picture].add(caption)
+    return find_matches([caption for caption, _ in identities], [said[picture] for _, picture in identities])
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class RowPairs:
-    """Rows fetched when they are needed, such as a Lance table's; equal captions match each other's pictures.
+    """Rows fetched when they are needed, such as a Lance table's; see `identity_matches` for what matches what.
 
     Attributes:
         fetch: the rows at the given places, int64 in rising order.
@@ -87,25 +123,47 @@ class RowPairs:
         Raises:
             SourceError: fewer than two of the rows drawn can be used.
         """
-        rows = self.fetch(np.sort(rng.choice(self.count, size=min(size, self.count), replace=False)))
+        found = self.share(size, rng, rank=0, count=1)
+        if len(found) < 2:
+            raise SourceError(
+                f"{len(found)} of {len(found) + found.skipped} rows drawn can be trained on "
+                f"({found.problem or 'no rows'}); check the columns"
+            )
+        return found
+
+    def share(self, size: int, rng: np.random.Generator, *, rank: int, count: int) -> Batch:
+        """See `SharedSource.share`; the parts in the order of ranks are the batch."""
+        places = np.sort(rng.choice(self.count, size=min(size, self.count), replace=False))
+        return self._read(np.array_split(places, count)[rank])
+
+    def batches(self, size: int, *, rank: int = 0, count: int = 1) -> Iterator[Batch]:
+        """All rows in order, `size` at a time; of several workers each gets every count-th batch."""
+        for start in range(rank * size, self.count, count * size):
+            yield self._read(np.arange(start, min(start + size, self.count)))
+
+    def _read(self, places: NDArray[np.int64]) -> Batch:
+        rows = self.fetch(places) if len(places) else []
         pixels: list[NDArray[np.uint8]] = []
-        captions: list[str] = []
-        reason = "no rows"
+        identities: list[Identity] = []
+        problem = ""
         for picture, caption in rows:
             try:
                 if picture is None or not caption or not caption.strip():
                     raise RowError("null", "no picture" if picture is None else "no caption")
                 pixels.append(read_pixels(picture, self.image))
-                captions.append(caption)
+                # Of the pixels: bytes differ between files of one picture, and a row need not hold bytes.
+                identities.append((caption, hashlib.blake2b(pixels[-1].tobytes(), digest_size=16).hexdigest()))
             except RowError as error:
-                reason = str(error)
-        if len(captions) < 2:
-            raise SourceError(
-                f"{len(captions)} of {len(rows)} rows drawn can be trained on ({reason}); check the columns"
-            )
-        matches = find_matches(captions, [{caption} for caption in captions])
-        pictures = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        return Batch(pictures, tuple(captions), matches, skipped=len(rows) - len(captions))
+                problem = str(error)
+        stacked = np.stack(pixels) if pixels else np.empty((0, *self.image.shape), np.uint8)
+        return Batch(
+            torch.from_numpy(stacked).permute(0, 3, 1, 2),
+            tuple(caption for caption, _ in identities),
+            identity_matches(identities),
+            skipped=len(rows) - len(identities),
+            problem=problem,
+            identities=tuple(identities),
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lance_align.encoders.checkpoints import locate
+from lance_align.encoders.checkpoints import locate, read_processor
+from lance_align.encoders.families import family
 from lance_align.errors import ModelError
 from lance_align.spec import ImageSpec
+
+TRAINED = ("align", "clip", "vision-text-dual-encoder")  # families whose loss is a softmax over the batch
+ALIGN_LABEL_SMOOTHING = 0.1  # arXiv 2102.05918
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Trainable:
-    """An ALIGN model that can be trained and saved.
+    """A model of one of the families `TRAINED` that can be trained and saved.
 
     Attributes:
-        model: a transformers ``AlignModel`` in float32.
+        model: the family's transformers model in float32.
         tokenizer: its fast transformers tokenizer.
         image: geometry and scaling of its pictures.
         max_tokens: longest text, special tokens included; longer ones are cut.
+        processor: the image processor's configuration, saved as it is; None writes `image` in the words of ALIGN's.
+        fresh: names of parameters that no checkpoint had; they learn even in a frozen tower.
     """
 
     model: Any
     tokenizer: Any
     image: ImageSpec
     max_tokens: int
+    processor: Mapping[str, Any] | None = None
+    fresh: frozenset[str] = frozenset()
+
+    @property
+    def label_smoothing(self) -> float:
+        """What the family's paper has."""
+        return ALIGN_LABEL_SMOOTHING if self.model.config.model_type == "align" else 0.0
 
     def save(self, directory: Path) -> None:
         """Write a checkpoint directory that transformers and `lance_align.encoders.load_encoder` load.
@@ -41,30 +55,79 @@ class Trainable:
         self.tokenizer.backend_tokenizer.no_truncation()  # else the last batch's settings are saved as the model's
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.save_pretrained(directory)
-        text = json.dumps(preprocessor_config(self.image), indent=2, sort_keys=True)
+        processor = preprocessor_config(self.image) if self.processor is None else dict(self.processor)
+        text = json.dumps(processor, indent=2, sort_keys=True)
         (directory / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def load_trainable(model: str, *, revision: str | None = None) -> Trainable:
-    """Load a checkpoint to train it further.
+    """Load a checkpoint to train it further; a VisionTextDualEncoder may have projections that nobody has trained.
 
     Args:
         model: a known name, a hub id or a directory, as `lance_align.encoders.resolve_spec` takes.
         revision: a branch, tag or commit of a hub model.
 
     Raises:
-        ModelError: it cannot be found or read, or has no weights to train.
+        ModelError: it cannot be found or read, is of a family that is not trained here, or lacks weights.
     """
-    from transformers import AlignModel, AutoTokenizer
+    import transformers
 
     located = locate(model, revision=revision)
     if located.directory is None:
-        raise ModelError(f"{model!r} has no weights to train; name an ALIGN checkpoint")
-    found = AlignModel.from_pretrained(
-        located.directory, dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(located.directory, local_files_only=True)
-    return Trainable(found, tokenizer, located.spec.image, located.spec.max_tokens)
+        raise ModelError(
+            f"{model!r} has no weights to train; name a checkpoint of ALIGN, CLIP or VisionTextDualEncoder"
+        )
+    if located.spec.family not in TRAINED:
+        raise ModelError(f"{model!r} is of the family {located.spec.family!r}; those trained are {', '.join(TRAINED)}")
+    kind = family(located.spec.family, where=str(located.directory))
+    found, missing = load_model(getattr(transformers, kind.model_class), located.directory)
+    lacking = sorted(name for name in missing if not name.startswith(kind.unused))
+    if lacking:
+        raise ModelError(f"{located.directory} lacks {few(lacking)}; the weights do not fit config.json beside them")
+    processor, _ = read_processor(located.directory)
+    return Trainable(found, load_tokenizer(located.directory), located.spec.image, located.spec.max_tokens, processor)
+
+
+def load_model(model_class: Any, directory: Path) -> tuple[Any, frozenset[str]]:
+    """A transformers model in float32, and the names of its tensors that the file does not have.
+
+    Raises:
+        ModelError: the file cannot be read, or has tensors in other shapes.
+    """
+    try:
+        model, found = model_class.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers' own, changing, exception classes
+        raise ModelError(f"{directory} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+    return model, frozenset(found["missing_keys"])
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The fast tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise ModelError(f"{directory}: its tokenizer cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{directory}: expected a fast tokenizer (tokenizer.json, or what transformers converts)")
+    return tokenizer
+
+
+def few(names: list[str]) -> str:
+    """The first three names."""
+    return f"{', '.join(names[:3])}{' and more' * (len(names) > 3)}"
 
 
 def preprocessor_config(image: ImageSpec) -> dict[str, Any]:

@@ -1,0 +1,198 @@
+"""Train a checkpoint on a Lance table of pairs: in this process, or in several with Ray Train."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.jobs.pairs import table_pairs
+from lance_align.training import LogLine, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
+from lance_align.training.workers import ALONE, Workers
+
+_Report = Callable[[LogLine], None]
+_RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """What every worker of a run is told; small enough to send.
+
+    Attributes:
+        table: uri of a Lance table.
+        image: its column of encoded pictures.
+        text: its column of captions.
+        out: directory of the model and the checkpoint; for several workers, one that all of them see.
+        options: how to train.
+        model: what to train further, as `load_trainable` takes; None to pair two towers.
+        vision_model, text_model, projection_dim: what `pair_towers` takes, where `model` is None.
+        held_out: rows to measure recall on and never to train on.
+    """
+
+    table: str
+    image: str
+    text: str
+    out: Path
+    options: TrainOptions
+    model: str | None = None
+    vision_model: Path | None = None
+    text_model: Path | None = None
+    projection_dim: int = 512
+    held_out: int = 0
+
+    def __post_init__(self) -> None:
+        towers = (self.vision_model, self.text_model)
+        if (self.model is None) == (towers == (None, None)) or (self.model is None and None in towers):
+            raise ArgumentError("give either a model to train further, or both vision_model and text_model")
+
+    def load(self) -> Trainable:
+        """The model before its first step.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if self.model is not None:
+            return load_trainable(self.model)
+        assert self.vision_model is not None
+        assert self.text_model is not None
+        return pair_towers(
+            self.vision_model, self.text_model, projection_dim=self.projection_dim, seed=self.options.seed
+        )
+
+    def absolute(self) -> TrainJob:
+        """The same from any working directory."""
+        changes: dict[str, Any] = {"out": self.out.absolute()}
+        if "://" not in self.table:
+            changes["table"] = str(Path(self.table).absolute())
+        if self.model is not None and Path(self.model).expanduser().is_dir():
+            changes["model"] = str(Path(self.model).expanduser().absolute())
+        for name in ("vision_model", "text_model"):
+            if getattr(self, name) is not None:
+                changes[name] = getattr(self, name).expanduser().absolute()
+        return dataclasses.replace(self, **changes)
+
+
+def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda _: None) -> None:
+    """Train to the end and save the model into `job.out`; a run found there is continued.
+
+    With several workers each reads and embeds its part of every batch. The loss and its gradients are those of one
+    process with the whole batch (dropout apart).
+
+    Args:
+        job: what and how.
+        workers: processes; on a cluster with that many GPUs each has one.
+        report: is given each log line, in this process.
+
+    Raises:
+        ArgumentError: an option, the table or the model cannot be used.
+        JobError: Ray does not start, or the workers failed.
+    """
+    if workers < 1:
+        raise ArgumentError(f"workers={workers}; expected a whole number above 0")
+    if workers == 1:
+        _run(job, ALONE, report)
+    else:
+        _run_with_ray(job.absolute(), workers, report)
+
+
+def _run(job: TrainJob, workers: Workers, report: _Report) -> None:
+    trainable = job.load()
+    pairs, held_out = table_pairs(
+        job.table, job.image, job.text, trainable.image, held_out=job.held_out, seed=job.options.seed
+    )
+    trainer = Trainer(
+        trainable, pairs, job.options, directory=job.out, held_out=held_out, report=report, workers=workers
+    )
+    done = trainer.run()
+    if workers.rank == 0:
+        done.save(job.out)
+
+
+def _run_with_ray(job: TrainJob, workers: int, report: _Report) -> None:
+    """`_run` in each of several processes; log lines come back through a queue."""
+    from ray.util.queue import Queue
+
+    from lance_align.jobs.cluster import cluster
+
+    trainable = job.load()  # what is wrong with the arguments is said here, before processes start
+    table_pairs(job.table, job.image, job.text, trainable.image, held_out=job.held_out)
+    del trainable
+    with cluster():
+        lines = Queue(actor_options={"num_cpus": 0})
+        reader = threading.Thread(target=_read_lines, args=(lines, report), daemon=True)
+        reader.start()
+        try:
+            _fit(job, workers, lines)
+        finally:
+            lines.put(None)
+            reader.join()
+            lines.shutdown()
+            shutil.rmtree(job.out / "ray", ignore_errors=True)
+
+
+def _read_lines(lines: Any, report: _Report) -> None:
+    for line in iter(lines.get, None):
+        report(line)
+
+
+def _fit(job: TrainJob, workers: int, lines: Any) -> None:
+    """Run the group of workers, and again from its checkpoint where it did not end by an error of ours."""
+    import ray
+    from ray import train as ray_train
+    from ray.train.torch import TorchTrainer
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+    if cpus < workers:
+        raise ArgumentError(f"workers={workers}, but the cluster has {cpus} CPUs; give fewer workers")
+    logging.getLogger("ray.train").setLevel(logging.ERROR)  # its progress; ours comes in log lines
+    for restarts_left in reversed(range(1 + _RESTARTS)):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"job": job, "lines": lines},
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=workers, use_gpu=gpus >= workers, resources_per_worker={"CPU": cpus // workers}
+            ),
+            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds.
+            run_config=ray_train.RunConfig(storage_path=str(job.out / "ray")),
+        )
+        try:
+            trainer.fit()
+            return
+        except ray_train.TrainingFailedError as error:
+            failure = _typed(error)
+            if restarts_left == 0 or not isinstance(failure, JobError):
+                raise failure from error
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One worker of a run; Ray Train has initialised torch.distributed."""
+    from ray.train.torch import get_device
+
+    job: TrainJob = settings["job"]
+    device = str(get_device()) if job.options.device == "auto" else job.options.device
+    job = dataclasses.replace(job, options=dataclasses.replace(job.options, device=device))
+    _run(job, Workers.of_group(), settings["lines"].put)
+
+
+def _typed(error: Exception) -> LanceAlignError:
+    """A worker's own error where it is one of ours, else a `JobError` with the first line."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        seen: BaseException | None = failure
+        while seen is not None:
+            if isinstance(seen, LanceAlignError):
+                return seen
+            inner = getattr(seen, "cause", None)
+            seen = inner if isinstance(inner, BaseException) else seen.__cause__
+    cause = next(iter(failures.values()), error)
+    first = next((line for line in str(cause).strip().splitlines() if line), "no message")
+    return JobError(
+        f"training failed ({type(cause).__name__}: {first[:200]}); run the same command again to go on from the "
+        "last checkpoint"
+    )

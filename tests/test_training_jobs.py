@@ -1,0 +1,102 @@
+"""Training on a Lance table: rows held out, what a run is told, and two workers of Ray Train."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from lance_align.corpora.scenes import draw_scene, scene_at
+from lance_align.encoders import load_encoder
+from lance_align.errors import ArgumentError, SourceError
+from lance_align.jobs.pairs import table_pairs
+from lance_align.jobs.train import TrainJob, train_on_table
+from lance_align.spec import ImageSpec
+from lance_align.training import LogLine, TrainOptions
+from tests.family_models import save_family
+from tests.training_pairs import captions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+IMAGE = ImageSpec(resize=(32, 32), crop=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Fourteen scenes."""
+    rows = []
+    for place, caption in enumerate(captions(14)):
+        out = io.BytesIO()
+        Image.fromarray(draw_scene(scene_at(7, place), size_px=48)).save(out, format="PNG")
+        rows.append({"photo": out.getvalue(), "words": caption})
+    uri = str(tmp_path_factory.mktemp("tables") / "pairs.lance")
+    lance.write_dataset(pa.Table.from_pylist(rows), uri)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_family("clip", tmp_path_factory.mktemp("models") / "clip"))
+
+
+@pytest.mark.parametrize("held_out", [0, 1, 5, 12])
+def test_rows_held_out_are_all_the_others(table: str, held_out: int) -> None:
+    pairs, kept = table_pairs(table, "photo", "words", IMAGE, held_out=held_out, seed=3)
+    trained = [text for batch in pairs.batches(4) for text in batch.texts]
+    measured = [text for batch in kept.batches(3) for text in batch.texts] if kept else []
+    assert len(measured) == held_out
+    assert sorted(trained + measured) == sorted(captions(14))
+    assert set(pairs.batch(14, np.random.default_rng(0)).texts) == set(trained)
+
+
+def test_what_is_wrong_is_said_before_anything_starts(table: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="held_out=13 of 14 rows; expected 0 to 12"):
+        table_pairs(table, "photo", "words", IMAGE, held_out=13)
+    with pytest.raises(SourceError, match="has no column"):
+        table_pairs(table, "photo", "caption", IMAGE)
+    options = TrainOptions(steps=1)
+    for settings in ({}, {"model": "fake", "vision_model": tmp_path}, {"text_model": tmp_path}):
+        with pytest.raises(ArgumentError, match="both vision_model and text_model"):
+            TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, **settings)
+    job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model="align-tiny")
+    with pytest.raises(ArgumentError, match="workers=0"):
+        train_on_table(job, workers=0)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_of_ray_train_make_the_model_of_one(table: str, clip: str, tmp_path: Path) -> None:
+    found: dict[int, list[LogLine]] = {1: [], 2: []}
+    for workers, lines in found.items():
+        options = TrainOptions(
+            steps=3, batch_size=8, learning_rate=1e-3, log_every=1, recall_every=3, average_decay=0.0, device="cpu"
+        )
+        out = tmp_path / str(workers)
+        job = TrainJob(table=table, image="photo", text="words", out=out, options=options, model=clip, held_out=4)
+        train_on_table(job, workers=workers, report=lines.append)
+    assert [line.step for line in found[2]] == [1, 2, 3]
+    assert [line.loss for line in found[2]] == pytest.approx([line.loss for line in found[1]], abs=1e-4)
+    assert found[2][-1].recall == found[1][-1].recall is not None
+    one, two = (load_file(tmp_path / workers / "model.safetensors") for workers in "12")
+    for name, value in two.items():
+        if not name.endswith("k_proj.bias"):  # see tests/test_training_workers.py
+            torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-5, msg=name)
+    assert load_encoder(str(tmp_path / "2"), device="cpu").encode_texts(["a red car"]).reasons == (None,)
+    assert not (tmp_path / "2" / "ray").exists()
+
+
+@pytest.mark.slow  # each start of Ray Train's processes takes ten seconds
+@pytest.mark.usefixtures("ray_session")
+def test_an_error_of_a_worker_is_told_as_it_is(clip: str, tmp_path: Path) -> None:
+    rows = [{"photo": b"damaged", "words": caption} for caption in captions(14)]
+    uri = str(tmp_path / "damaged.lance")
+    lance.write_dataset(pa.Table.from_pylist(rows), uri)
+    options = TrainOptions(steps=1, batch_size=8, device="cpu")
+    job = TrainJob(table=uri, image="photo", text="words", out=tmp_path / "out", options=options, model=clip)
+    with pytest.raises(SourceError, match=r"0 of the rows drawn can be trained on \(format"):
+        train_on_table(job, workers=2)
