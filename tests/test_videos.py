@@ -38,7 +38,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "vp9 in mkv": {"container": "matroska", "codec": "libvpx-vp9"},
     "mjpeg in avi": {"container": "avi", "codec": "mjpeg"},
     "mpeg4 in avi": {"container": "avi", "codec": "mpeg4"},
-    "h264 in avi, whose times are wrong": {"container": "avi"},
+    "h264 in avi, whose times are wrong": {"container": "avi", "options": {"x264-params": "bframes=4:scenecut=0"}},
+    "mpeg4 in avi, whose times are made up": {"container": "avi", "codec": "mpeg4", "options": {"bf": "2"}},
 }
 
 

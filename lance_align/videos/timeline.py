@@ -40,7 +40,10 @@ class Timeline:
             RowError: `empty`, `too_large`.
             av.FFmpegError: not even the first frame can be found.
         """
-        times, keys, has_times = array("q"), array("b"), True
+        times, keys = array("q"), array("b")
+        context = stream.codec_context
+        # AVI holds no times of display: FFmpeg makes them up, wrongly where frames are not stored as they are shown.
+        has_times = container.format.name != "avi" or not (context.has_b_frames or context.name in ("h264", "hevc"))
         try:
             for packet in container.demux(stream):
                 if packet.size == 0 or packet.is_discard:  # the end; or cut away by an edit
