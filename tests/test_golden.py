@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from lance_align import load_encoder
+from lance_align.describers.checkpoints import resolve_describer
+from lance_align.describers.loading import load_describer
 from lance_align.encoders import Encoder
 from lance_align.encoders.pairs import load_pair_model
 from lance_align.errors import ModelError
@@ -94,3 +96,19 @@ def test_xclip_on_spaghetti() -> None:
     texts = ("playing sports", "eating spaghetti", "go shopping")
     found = [float(matching.scores(text, np.stack(frames)[np.newaxis])[0]) for text in texts]
     np.testing.assert_allclose(found, [14.0181, 20.2771, 14.4776], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "text"),
+    [
+        ("Salesforce/blip-image-captioning-base", None, "a woman sitting on the beach with her dog"),
+        ("Salesforce/blip-vqa-base", "how many dogs are in the picture?", "1"),
+    ],
+)
+def test_blips_words_on_the_beach(name: str, prompt: str | None, text: str) -> None:
+    try:
+        spec = resolve_describer(name, prompt=prompt)
+        found = load_describer(spec, device="cpu").describe([picture(BEACH)])
+    except ModelError as error:
+        pytest.skip(f"{name}: {error}")
+    assert (found.texts, found.reasons) == ((text,), (None,))
