@@ -21,7 +21,7 @@ from tests.family_models import save_family
 from tests.training_pairs import gradients, row_pairs, without_dropout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BATCH, STEPS = 9, 3
+BATCH, STEPS = 13, 3  # all rows, so that the picture that is there twice is in the parts of both workers
 PARTS = (None, 2)
 
 
