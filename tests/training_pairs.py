@@ -22,10 +22,11 @@ def captions(count: int) -> list[str]:
 
 
 def row_pairs(image: ImageSpec, *, count: int = 12, doubled: bool = False) -> RowPairs:
-    """Drawn scenes with captions; `doubled` shows the first pair twice."""
+    """Drawn scenes with captions; `doubled` shows the first picture again, with the sixth's caption."""
     rows: list[Any] = [(draw_scene(scene_at(7, place), size_px=48), text) for place, text in enumerate(captions(count))]
     if doubled:
-        rows.append(rows[0])
+        # A copy of a pair would change nothing: spread over equal columns, or all on one, a target gives one loss.
+        rows.append((rows[0][0], rows[5][1]))
 
     def fetch(places: NDArray[Any]) -> list[Any]:
         return [rows[place] for place in places]
