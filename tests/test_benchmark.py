@@ -86,6 +86,7 @@ def test_whole_jobs_give_the_loops_vectors(others: tuple[str, ...], model: Path)
     assert said == ["ModuleNotFoundError: No module named 'daft'"] * others.count("Daft embed_image")
 
 
+@pytest.mark.slow  # a minute
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_job_grows() -> None:
     (line,) = growth_lines([40], kinds=["texts"])

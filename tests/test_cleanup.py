@@ -201,6 +201,7 @@ def embed(*options: str, cwd: Path, faults: Faults | None = None) -> subprocess.
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=180)
 
 
+@pytest.mark.slow  # a minute; test_kills kills jobs at other moments
 def test_after_a_job_that_was_killed_before_a_commit(tmp_path: Path) -> None:
     parquet(pictures(64), tmp_path / "rows.parquet")
     uri = str(tmp_path / "db" / "t.lance")

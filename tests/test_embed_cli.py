@@ -62,6 +62,7 @@ def test_one_screen_a_report_and_a_log(tmp_path: Path) -> None:
     assert "  already there             4\n" in out
 
 
+@pytest.mark.slow  # a minute; test_kills has the same of the job
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     rows = 900
     source = parquet(pictures(rows), tmp_path / "in.parquet", group_rows=5)

@@ -69,6 +69,7 @@ def test_what_is_wrong_is_said_before_anything_starts(table: str, tmp_path: Path
         train_on_table(job, workers=0)
 
 
+@pytest.mark.slow  # half a minute; test_training_workers compares the workers' gradients without Ray
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_of_ray_train_make_the_model_of_one(table: str, clip: str, tmp_path: Path) -> None:
     found: dict[int, list[LogLine]] = {1: [], 2: []}

@@ -264,7 +264,7 @@ def corpus() -> list[bytes]:
     return [film(20, width=32, height=32, **kind) for name, kind in KINDS.items() if name != "av1"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_whatever_is_done_to_a_file_it_has_pixels_or_a_reason(data: st.DataObject) -> None:
     whole = corpus()[data.draw(st.integers(0, len(corpus()) - 1))]
@@ -272,7 +272,7 @@ def test_whatever_is_done_to_a_file_it_has_pixels_or_a_reason(data: st.DataObjec
     for place in data.draw(st.lists(st.integers(0, max(0, len(broken) - 1)), max_size=20)):
         if broken:
             broken[place] = data.draw(st.integers(0, 255))
-    assert outcome(bytes(broken)) in ("pixels", "empty", "format", "unreadable", "too_large")
+    assert outcome(bytes(broken)) in ("pixels", "empty", "format", "unreadable", "too_large", "memory")
 
 
 def outcome(data: bytes) -> str:
