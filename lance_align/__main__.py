@@ -22,7 +22,8 @@ def models() -> None:
     console.print(f"families: {', '.join(sorted(FAMILIES))}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for title in ("family", "checkpoint", "dim", "here", ""):
-        table.add_column(title, justify="right" if title == "dim" else "left", overflow="fold")
+        # Names are to be copied, so it is the last column that gives way on a narrow screen.
+        table.add_column(title, justify="right" if title == "dim" else "left", no_wrap=title != "")
     for model in known_models():
         here = "no" if model.size_mb is None else f"{model.size_mb:,.0f} MB"
         table.add_row(model.family, model.name, str(model.dim), here, model.summary)
