@@ -11,7 +11,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from lance_align.encoders.segmenting import segment
+from lance_align.encoders.segmenting import segmenter
 from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE
 from lance_align.errors import ArgumentError, TableError
 from lance_align.tables.failures import lance_failures
@@ -55,8 +55,7 @@ def add_areas(
             written.
         ModelError: as `lance_align.segment`.
     """
-    how: dict[str, Any] = {"template": template, "model": model, "revision": revision, "device": device}
-    segment([], labels, **how)  # what is wrong with them is said before the table is touched
+    looking = segmenter(labels, template=template, model=model, revision=revision, device=device)
     names = _columns(labels, prefix)
     fields: list[pa.Field[Any]] = [pa.field(name, pa.float32()) for name in names]
     schema = pa.schema(fields)
@@ -64,7 +63,7 @@ def add_areas(
 
     @lance.batch_udf(output_schema=schema)
     def areas(batch: pa.RecordBatch) -> pa.RecordBatch:
-        shares = segment(batch.column(0).to_pylist(), labels, **how).areas
+        shares = looking(batch.column(0).to_pylist()).areas
         columns: list[pa.Array[Any]] = [pa.array(column, from_pandas=True) for column in np.ascontiguousarray(shares.T)]
         return pa.record_batch(columns, schema=schema)
 

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from lance_align.encoders.base import Vectors
-from lance_align.encoders.checkpoints import locate, read_json
+from lance_align.encoders.checkpoints import locate
 from lance_align.encoders.devices import Precision, full_precision, resolve_device, resolve_dtype
-from lance_align.encoders.families import family
 from lance_align.encoders.once import Once
 from lance_align.encoders.pixels import PairTower
 from lance_align.encoders.tokens import Tokens
-from lance_align.encoders.weights import Weights
+from lance_align.encoders.two_towers import opened
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.spec import ModelSpec
 
@@ -43,10 +42,7 @@ class PairModel:
     def __init__(self, spec: ModelSpec, directory: Path, *, device: torch.device, precision: Precision) -> None:
         self.spec, self.device = spec, device
         self._dtype = resolve_dtype(precision, device)
-        path = directory / "config.json"
-        self._family = family(spec.family, where=str(path))
-        self._config = self._family.config(read_json(path), where=str(path))
-        self._weights = Weights(directory / "model.safetensors")
+        self._family, self._config, self._weights = opened(spec, directory)
         self._family.check_weights(self._weights)
         self._batch_size = max(1, PIXELS_PER_BATCH[device.type] // spec.image.pixels)
         self._matcher = Once(lambda: self._ready(self._family.matcher(self._config, spec.image, self._weights)))
@@ -81,26 +77,22 @@ class PairModel:
         return self._batches(matcher, pixels, ids, torch.ones_like(ids))
 
     def segment(self, pixels: NDArray[np.uint8], labels: Vectors) -> NDArray[np.int16]:
-        """Which label each pixel shows best.
+        """Which label each pixel of a picture shows best.
 
         Args:
-            pixels: uint8 ``(n, height, width, 3)`` of the spec's crop; n may be 0.
+            pixels: uint8 ``(height, width, 3)`` of the spec's crop; one picture, for a map of floats for every label
+                is large.
             labels: ``(labels, dim) float32`` of norm 1.
 
         Returns:
-            ``(n, height, width) int16``, numbers of labels.
+            ``(height, width) int16``, numbers of labels.
 
         Raises:
             ModelError: the family does not segment.
         """
-        segmenter = self._segmenter()
-        if len(pixels) == 0:
-            return np.empty((0, *self.spec.image.crop), np.int16)
-        masks = [
-            self._batches(segmenter, pixels[row : row + 1], torch.tensor(labels)).argmax(1)
-            for row in range(len(pixels))
-        ]  # one by one: a map of floats for every label is large
-        return np.concatenate(masks).astype(np.int16)
+        logits = self._batches(self._segmenter(), pixels[np.newaxis], torch.tensor(labels))
+        mask: NDArray[np.int16] = logits[0].argmax(0).astype(np.int16)
+        return mask
 
     def _ready(self, tower: PairTower) -> PairTower:
         tower.to(self.device).use(dtype=self._dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +67,27 @@ def segment(
         ArgumentError: no labels, a label that is not text, or a template without ``{}``.
         ModelError: as `lance_align.load_encoder`, or the model does not segment.
     """
+    return segmenter(labels, template=template, model=model, revision=revision, device=device)(images)
+
+
+def segmenter(
+    labels: Sequence[str], *, template: str, model: str | Path, revision: str | None, device: str
+) -> Callable[[Sequence[ImageInput | None]], Segmentation]:
+    """What `segment` does with images, the model found and the labels embedded once; arguments and errors are its."""
     looking = load_pair_model(model, part="segmenter", revision=revision, device=device)
     encoder = load_encoder(looking.spec, device=device)
     words = label_vectors(labels, encoder=encoder, template=template)
-    masks = np.full((len(images), *looking.spec.image.crop), NOTHING, np.int16)
-    reasons: list[str | None] = [None] * len(images)
-    for row, image in enumerate(images):
-        try:
-            if image is None:
-                raise RowError("null", "no image")
-            masks[row] = looking.segment(read_pixels(image, looking.spec.image)[np.newaxis], words)[0]
-        except RowError as error:
-            reasons[row] = str(error)
-    return Segmentation(labels=tuple(labels), masks=masks, reasons=tuple(reasons))
+
+    def run(images: Sequence[ImageInput | None]) -> Segmentation:
+        masks = np.full((len(images), *looking.spec.image.crop), NOTHING, np.int16)
+        reasons: list[str | None] = [None] * len(images)
+        for row, image in enumerate(images):
+            try:
+                if image is None:
+                    raise RowError("null", "no image")
+                masks[row] = looking.segment(read_pixels(image, looking.spec.image), words)
+            except RowError as error:
+                reasons[row] = str(error)
+        return Segmentation(labels=tuple(labels), masks=masks, reasons=tuple(reasons))
+
+    return run

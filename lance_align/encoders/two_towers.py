@@ -198,17 +198,18 @@ def image_tower(spec: ModelSpec, directory: Path) -> PixelTower:
     Raises:
         ModelError: the files do not hold the model that the spec describes.
     """
-    kind, config, weights = _opened(spec, directory)
+    kind, config, weights = opened(spec, directory)
     return kind.image_tower(config, spec.image, directory, weights)
 
 
 def text_tower(spec: ModelSpec, directory: Path) -> nn.Module:
     """As `image_tower`: token ids and mask, ``(n, length) int64``, to features ``(n, dim) float32``."""
-    kind, config, weights = _opened(spec, directory)
+    kind, config, weights = opened(spec, directory)
     return kind.text_tower(config, directory, weights)
 
 
-def _opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
+def opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
+    """The family of a checkpoint, its configuration, and its weights, of which the header alone is read."""
     path = directory / "config.json"
     kind = family(spec.family, where=str(path))
     return kind, kind.config(read_json(path), where=str(path)), Weights(directory / "model.safetensors")
@@ -216,7 +217,7 @@ def _opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
 
 def _checked(spec: ModelSpec, directory: Path) -> tuple[bool, Score]:
     """Whether texts are padded, and the score; refuses weights of another model."""
-    kind, _, weights = _opened(spec, directory)
+    kind, _, weights = opened(spec, directory)
     kind.check_weights(weights)
     return kind.pads_texts, kind.score(weights)
 
