@@ -178,14 +178,13 @@ def _line(part: str, name: str, unit: str, rows: int, rounds: int, work: Callabl
 
 _MEMORY = """
 import sys
-from pathlib import Path
 import numpy as np
 from lance_align import load_encoder
+from lance_align.benchmarks.processes import own_mb
 encoder = load_encoder(sys.argv[1], device="cpu", engine=sys.argv[2])
 encoder.encode_pixels(np.zeros((4, *encoder.spec.image.shape), np.uint8))
 encoder.encode_texts(["a red car"])
-found = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
-print(found[0].split()[1])
+print(own_mb())
 """
 
 
@@ -193,4 +192,4 @@ def _memory_mb(directory: Path, *, engine: str) -> float:
     """Of a process that has embedded four pictures and a text: what is its own, in MiB."""
     command = [sys.executable, "-c", _MEMORY, str(directory), engine]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - a program of this package
-    return int(done.stdout) / 1024
+    return float(done.stdout)

@@ -110,6 +110,13 @@ class _Watch:
             self.peak_mb[kind] = max(self.peak_mb.get(kind, 0.0), own)
 
 
+def own_mb() -> float:
+    """Memory of this process in MiB that no file and no other process shares; 0 where there is no ``/proc``."""
+    status = PROC / "self" / "status"
+    found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else 0.0
+
+
 def _family(root: int) -> list[int]:
     """A process and all below it."""
     parents: dict[int, int] = {}

@@ -185,15 +185,16 @@ def _line(part: str, name: str, taken: Sequence[float], own: Sequence[float], **
 
 
 _START = """
-import resource, sys, time
+import sys, time
 started = time.perf_counter()
 from lance_align import load_encoder
 encoder = load_encoder(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from lance_align.benchmarks.processes import own_mb
+before = own_mb()
 loading = time.perf_counter()
 encoder.encode_texts(["a red car"])
 done = time.perf_counter()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = own_mb()
 print(done - started, done - loading, before, after, ",".join(sorted(encoder.loaded_towers)))
 """
 
@@ -208,5 +209,5 @@ def _text_tower_alone(directory: Path) -> Line:
         raise RuntimeError(f"a text loaded {towers}")
     taken = [float(total_s) * 1e3]
     line = _line("search, start", "a new process to its first text", taken, taken)
-    megabytes = {"MiB before": float(before) / 1024, "MiB after": float(after) / 1024}
+    megabytes = {"MiB before": float(before), "MiB after": float(after)}
     return dataclasses.replace(line, notes={"of it the tower s": float(tower_s), **megabytes})
