@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lance_align.encoders.catalogue import known_models
 from lance_align.encoders.families import FAMILIES
-from lance_align.jobs.command import application, command_line
+from lance_align.jobs.command import application, run
 
 app = application("lance-align", "Search tables of images and text with words, pictures, or both.")
 
@@ -32,8 +32,7 @@ def models() -> None:
 
 def main() -> None:
     """The command line."""
-    with command_line():
-        app()
+    run(app)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +24,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from lance_align import LanceAlignError, __version__
+from lance_align import __version__
 from lance_align.benchmarks.decoding import decoding_lines
 from lance_align.benchmarks.families import family_lines
 from lance_align.benchmarks.gpu import gpu_lines, require_gpu
@@ -38,7 +37,7 @@ from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import CACHE, save_base_checkpoint
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
-from lance_align.jobs.command import application
+from lance_align.jobs.command import application, run
 
 Part = Literal["image", "text", "decode", "job", "growth", "search", "families", "gpu"]
 WIDTH = 190  # of the table, in characters
@@ -141,7 +140,4 @@ def _table(lines: Sequence[Line]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except LanceAlignError as error:
-        sys.exit(f"error: {error}")
+    run(app)

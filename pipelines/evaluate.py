@@ -15,23 +15,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from lance_align.corpora import openmoji
 from lance_align.corpora.grammar import an
 from lance_align.corpora.scenes import Scene, Split, draw_scene, pairs, scenes
 from lance_align.encoders import Encoder, load_encoder
 from lance_align.encoders.base import Vectors
-from lance_align.errors import LanceAlignError
+from lance_align.jobs.command import application, run
 from lance_align.training.metrics import precision_at, recall_at
 
-app = App(name="evaluate.py", help=__doc__, help_format="markdown")
+app = application("evaluate.py", __doc__)
 _SEED = 20_260_401  # of the scenes to find; the recipe's seed is 0
 
 
@@ -124,7 +123,4 @@ def _scores(encoder: Encoder, queries: Sequence[str], pictures: Vectors) -> Vect
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except LanceAlignError as error:
-        sys.exit(f"error: {error}")
+    run(app)

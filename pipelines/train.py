@@ -29,14 +29,14 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from cyclopts import App
-
-from lance_align.errors import ArgumentError, LanceAlignError
+from lance_align.errors import ArgumentError
+from lance_align.jobs.command import application, run
 
 FROM_NOTHING = {"learning_rate": 2e-3, "freeze_batch_norm": False, "precision": "bfloat16"}
 FINE_TUNING = {"learning_rate": 1e-4, "freeze_batch_norm": True, "precision": "float32"}
 
-app = App(name="train.py", help=__doc__, help_format="markdown")
+app = application("train.py", __doc__)
+GO_ON = "its last checkpoint stays; run the same command again to go on"
 
 
 @app.default
@@ -48,8 +48,8 @@ def train(
     image: str = "image",
     text: str = "caption",
     model: str | None = None,
-    vision_model: Path | None = None,
-    text_model: Path | None = None,
+    vision_model: str | None = None,
+    text_model: str | None = None,
     projection_dim: int = 512,
     workers: int = 1,
     steps: int | None = None,
@@ -84,7 +84,7 @@ def train(
         image: the table's column of encoded pictures.
         text: the table's column of captions.
         model: what to train further: a known name, a hub id or a directory; align-tiny where nothing is named.
-        vision_model, text_model: directories of a ViT, DeiT or CLIP and of a BERT, RoBERTa or CLIP, paired anew.
+        vision_model, text_model: a ViT, DeiT or CLIP and a BERT, RoBERTa or CLIP, paired anew: hub ids or directories.
         projection_dim: length of the vectors of such a pair.
         workers: processes of Ray Train, one a GPU where there are as many; all must see `out`.
         steps: optimiser steps.
@@ -144,7 +144,4 @@ def named(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except LanceAlignError as error:
-        sys.exit(f"error: {error}")
+    run(app, go_on=GO_ON)

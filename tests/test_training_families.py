@@ -279,6 +279,10 @@ def test_weights_that_are_missing_are_named_and_not_drawn(broken: Path, towers: 
         pair_towers(broken, towers["bert"], projection_dim=8, seed=0)
     with pytest.raises(ModelError, match="'bert' model"):
         pair_towers(towers["bert"], towers["bert"], projection_dim=8, seed=0)
+    with pytest.raises(ModelError, match="unknown model 'no such'"):
+        pair_towers(towers["vit"], "no such", projection_dim=8, seed=0)
+    with pytest.raises(ModelError, match="'someone/vit' is not in the local cache and the hub cannot be reached"):
+        pair_towers("someone/vit", towers["bert"], projection_dim=8, seed=0)
     with pytest.raises(ArgumentError, match="projection_dim"):
         pair_towers(towers["vit"], towers["bert"], projection_dim=0, seed=0)
 
@@ -314,3 +318,19 @@ def test_what_a_model_cannot_do_is_said(checkpoints: dict[str, Path], changes: d
 def test_options_say_what_is_wrong(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         options(**changes)
+
+
+def test_a_batch_that_does_not_fit_says_what_to_set(checkpoints: dict[str, Path]) -> None:
+    """A device that has room for four pictures."""
+
+    def room(_module: torch.nn.Module, _given: tuple[object, ...], named: dict[str, torch.Tensor]) -> None:
+        if len(named["pixel_values"]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    large, trainable, _ = trainer(checkpoints["clip"], steps=1)
+    trainable.model.vision_model.register_forward_pre_hook(room, with_kwargs=True)
+    with pytest.raises(ArgumentError, match="8 pairs at once do not fit the memory of cpu; set pairs_per_pass"):
+        large.run()
+    small, trainable, _ = trainer(checkpoints["clip"], steps=1, pairs_per_pass=4)
+    trainable.model.vision_model.register_forward_pre_hook(room, with_kwargs=True)
+    small.run()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import lance
@@ -67,6 +69,30 @@ def test_what_is_wrong_is_said_before_anything_starts(table: str, tmp_path: Path
     job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model="align-tiny")
     with pytest.raises(ArgumentError, match="workers=0"):
         train_on_table(job, workers=0)
+
+
+def test_a_run_goes_on_with_the_rows_it_began_with(table: str, clip: str, tmp_path: Path) -> None:
+    """Rows that come later would change which are held out, and so let a run be measured on what it has learnt."""
+    grown = str(shutil.copytree(table, tmp_path / "pairs.lance"))
+
+    def train(uri: str, *, steps: int) -> list[LogLine]:
+        options = TrainOptions(steps=steps, batch_size=8, log_every=1, average_decay=0.0, device="cpu")
+        job = TrainJob(
+            table=uri, image="photo", text="words", out=tmp_path / "out", options=options, model=clip, held_out=4
+        )
+        lines: list[LogLine] = []
+        train_on_table(job, report=lines.append)
+        return lines
+
+    assert [line.step for line in train(grown, steps=1)] == [1]
+    damaged = [{"photo": b"damaged", "words": caption} for caption in captions(14) * 6]
+    lance.write_dataset(pa.Table.from_pylist(damaged), grown, mode="append")
+    assert [(line.step, line.skipped) for line in train(grown, steps=3)] == [(2, 0), (3, 0)]
+    with pytest.raises(ArgumentError, match=r"holds a run on .*pairs\.lance; train into another directory"):
+        train(table, steps=4)
+    lance.dataset(grown).cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+    with pytest.raises(SourceError, match="has no version 1, which this run began with"):
+        train(grown, steps=4)
 
 
 @pytest.mark.slow  # half a minute; test_training_workers compares the workers' gradients without Ray

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 import lance_align
 from lance_align import Query, allow_models, attach, backfill, embed, load_encoder, verify
-from lance_align.errors import MissingExtraError, SourceError
+from lance_align.errors import ArgumentError, MissingExtraError, SourceError
 from lance_align.rerankers import MatchReranker
 from lance_align.videos import sampled_places
 from tests.corpus import parquet, stored
@@ -129,6 +131,44 @@ def test_a_folder_of_videos(films: Path, model: Path, tmp_path: Path) -> None:
     parquet_vectors = {row["id"]: row["vector"] for row in stored(films, "films")}
     assert found["more/two.webm"]["vector"] == pytest.approx(parquet_vectors["webm-6"], abs=1e-5)
     assert all(row["image"].startswith(b"\xff\xd8") and row["error"] is None for row in found.values())
+
+
+def test_videos_may_stay_where_they_are(films: Path, model: Path, tmp_path: Path) -> None:
+    """The table keeps their addresses, where the reranker reads them if it may."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("mp4-1", "avi"):
+        (folder / name).with_suffix(".mp4").write_bytes(GOOD[name])
+    (folder / "text.mp4").write_bytes(BAD["text"][0])
+    report = embed(folder, db=tmp_path / "db", model=str(model), keep="uri", **OPTIONS)
+    assert (report.embedded, report.failed) == (2, 1)
+    found = {row["id"]: row for row in stored(tmp_path / "db", "films")}
+    assert {name: row["uri"] for name, row in found.items()} == {name: str(folder / name) for name in found}
+    parquet_vectors = {row["id"]: row["vector"] for row in stored(films, "films")}
+    assert found["mp4-1.mp4"]["vector"] == pytest.approx(parquet_vectors["mp4-1"], abs=1e-5)
+    table = lancedb.connect(tmp_path / "db").open_table("films")
+    assert table.search(GOOD["avi"]).limit(1).to_list()[0]["id"] == "avi.mp4"
+    with pytest.raises(ArgumentError, match=r"column 'uri' holds paths .*allow_paths=True"):
+        table.search("a car").rerank(reranker=MatchReranker(model, column="uri", device="cpu")).to_list()
+    reranker = MatchReranker(model, column="uri", allow_paths=True, device="cpu")
+    reranked = table.search("a car").limit(3).rerank(reranker=reranker).to_list()
+    assert sorted(row["id"] for row in reranked) == ["avi.mp4", "mp4-1.mp4"]
+    assert len({row["_relevance_score"] for row in reranked} - {None}) == 2
+
+
+def test_shards_of_videos(films: Path, model: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as shard:
+        for name, data in (("a.mp4", GOOD["mp4-2"]), ("a.txt", b"a car"), ("b.webm", GOOD["webm-8"]), ("b.txt", b"b")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            shard.addfile(member, io.BytesIO(data))
+    report = embed(tmp_path / "shard-0.tar", db=tmp_path / "db", model=str(model), **OPTIONS)
+    assert (report.rows_read, report.embedded) == (2, 2)
+    found = {row["id"]: row for row in stored(tmp_path / "db", "films")}
+    parquet_vectors = {row["id"]: row["vector"] for row in stored(films, "films")}
+    for name, same in (("shard-0.tar/a", "mp4-2"), ("shard-0.tar/b", "webm-8")):
+        assert found[name]["vector"] == pytest.approx(parquet_vectors[same], abs=1e-5)
+        assert found[name]["image"] == GOOD[same]
 
 
 def test_a_column_of_videos_in_a_table_that_is_there(films: Path, model: Path, rows: pa.Table, tmp_path: Path) -> None:

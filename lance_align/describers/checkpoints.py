@@ -114,18 +114,7 @@ def directory_of(spec: DescriberSpec) -> Path:
 
 def _found(model: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
     """Directory, name and commit."""
-    name = str(model)
-    if name and Path(name).expanduser().is_dir():
-        if revision is not None:
-            raise ModelError(f"revision {revision!r} given for {name!r}, which is not a hub model; leave it out")
-        directory, commit = Path(name).expanduser().resolve(), None
-        name = str(directory)
-    elif hub.is_hub_id(name):
-        directory, commit = hub.download(name, revision=revision, files=FILES)
-    else:
-        raise ModelError(
-            f"unknown model {name!r}: not a hub id (owner/name), and there is no such directory; check the spelling"
-        )
+    directory, name, commit = hub.find(model, revision=revision, files=FILES)
     if not (directory / "config.json").is_file():
         raise ModelError(f"{directory} is not a checkpoint: it has no config.json")
     if not any(path.suffix == ".safetensors" for path in map(Path, _files(directory))):

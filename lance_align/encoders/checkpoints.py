@@ -46,28 +46,17 @@ def locate(model: str | Path, *, revision: str | None = None) -> Located:
     model = str(model)
     known = KNOWN_CHECKPOINTS.get(model)
     if known is not None and known.source != "hub":
-        _refuse_revision(model, revision)
+        hub.refuse_revision(model, revision)
     if known is not None and known.source == "none":
         testing = importlib.import_module("lance_align.testing")  # by name: it stands on this package
         return Located(spec=testing.FAKE_SPEC, directory=None)
     if known is not None and known.source == "bundled":
         return _read(BUNDLED / model, name=model, revision=None)
-    if known is None and model and Path(model).expanduser().is_dir():
-        _refuse_revision(model, revision)
-        directory = Path(model).expanduser().resolve()
-        return _read(directory, name=str(directory), revision=None)
-    if not hub.is_hub_id(model):
-        raise ModelError(
-            f"unknown model {model!r}: not a known name ({', '.join(KNOWN_CHECKPOINTS)}), "
-            "not a hub id (owner/name), and there is no such directory; check the spelling"
-        )
-    directory, commit = hub.download(model, revision=revision)
-    return _read(directory, name=model, revision=commit)
-
-
-def _refuse_revision(model: str, revision: str | None) -> None:
-    if revision is not None:
-        raise ModelError(f"revision {revision!r} given for {model!r}, which is not a hub model; leave it out")
+    if known is not None:  # whatever lies in a folder of that name
+        directory, commit = hub.download(model, revision=revision)
+        return _read(directory, name=model, revision=commit)
+    directory, name, found_commit = hub.find(model, revision=revision, known=", ".join(KNOWN_CHECKPOINTS))
+    return _read(directory, name=name, revision=found_commit)
 
 
 def _read(directory: Path, *, name: str, revision: str | None) -> Located:

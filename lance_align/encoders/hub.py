@@ -1,4 +1,7 @@
-"""Hub id to local directory: the only file of the encoders that may reach a network, for a name the user gave."""
+"""A model's name to its directory on this machine.
+
+The only file of the encoders that may reach a network, for a name the user gave.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,47 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form ``owner/name`` of a hub repository."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+def find(
+    model: str | Path, *, revision: str | None = None, files: Sequence[str] = CHECKPOINT_FILES, known: str = ""
+) -> tuple[Path, str, str | None]:
+    """The directory that a model's name means: itself, or a hub repository, which is brought here.
+
+    Args:
+        model: a directory or a hub id.
+        revision: a branch, tag or commit of a hub model.
+        files: see `download`.
+        known: other names that would have been understood, for the error.
+
+    Returns:
+        the directory, the name that finds it again, and the commit of a hub model.
+
+    Raises:
+        ModelError: neither; a revision of a directory; or as `download`.
+    """
+    name = str(model)
+    if name and Path(name).expanduser().is_dir():
+        refuse_revision(name, revision)
+        directory = Path(name).expanduser().resolve()
+        return directory, str(directory), None
+    if not is_hub_id(name):
+        seen = f"not a known name ({known}), not" if known else "not"
+        raise ModelError(
+            f"unknown model {name!r}: {seen} a hub id (owner/name), and there is no such directory; check the spelling"
+        )
+    directory, commit = download(name, revision=revision, files=files)
+    return directory, name, commit
+
+
+def refuse_revision(name: str, revision: str | None) -> None:
+    """For models that have none.
+
+    Raises:
+        ModelError: one is given.
+    """
+    if revision is not None:
+        raise ModelError(f"revision {revision!r} given for {name!r}, which is not a hub model; leave it out")
 
 
 def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECKPOINT_FILES) -> tuple[Path, str]:

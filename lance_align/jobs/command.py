@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -26,8 +27,32 @@ def application(name: str, text: str | None) -> App:
     return App(name=name, help=text, help_format="markdown", version=__version__, default_parameter=parameters)
 
 
+def run(app: App, *, go_on: str | None = None) -> None:
+    """Run a command line that prints what it has to say itself; the option ``--debug`` shows an error's traceback.
+
+    Args:
+        app: from `application`.
+        go_on: see `command_line`.
+
+    Raises:
+        SystemExit: as `command_line` does.
+    """
+
+    def main(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], debug: bool = False) -> None:
+        """Run it.
+
+        Args:
+            debug: show the traceback of an error.
+        """
+        with command_line(debug=debug, go_on=go_on):
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+    app.meta.default(main)
+    app.meta(result_action="return_value")
+
+
 @contextmanager
-def command_line(*, report_json: Path | None = None, debug: bool = False) -> Iterator[None]:
+def command_line(*, report_json: Path | None = None, debug: bool = False, go_on: str | None = GO_ON) -> Iterator[None]:
     """Turn what goes wrong inside into one line on standard error and an exit status.
 
     The status is 2 for a command that cannot be understood, 1 for an error of ours, 130 after Ctrl-C, 143 after
@@ -36,6 +61,7 @@ def command_line(*, report_json: Path | None = None, debug: bool = False) -> Ite
     Args:
         report_json: see `tell`.
         debug: show the traceback as well.
+        go_on: what is said of a run that a signal has stopped; None where there is nothing to go on with.
 
     Raises:
         SystemExit: with the status, where it is not 0.
@@ -50,7 +76,7 @@ def command_line(*, report_json: Path | None = None, debug: bool = False) -> Ite
             tell(error.report, report_json)
         sys.exit(_fail(str(error), debug=debug, status=1))
     except Stopped as stop:
-        sys.exit(_fail(f"{stop}; {GO_ON}", debug=debug, status=stop.exit_status))
+        sys.exit(_fail("; ".join(filter(None, (str(stop), go_on))), debug=debug, status=stop.exit_status))
 
 
 def tell(report: JobReport, report_json: Path | None = None) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lance_align.encoders.checkpoints import read_json
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
-from lance_align.jobs.pairs import table_pairs
-from lance_align.training import LogLine, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
+from lance_align.jobs.pairs import table_pairs, table_version
+from lance_align.jobs.stopping import Stopped, stopping
+from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
+from lance_align.training.checkpoint import checkpoint_in
 from lance_align.training.workers import ALONE, Workers
 
 _Report = Callable[[LogLine], None]
+_TABLE = "table.json"  # in `out`, which table the run learns from
 _RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
 
 
@@ -32,6 +38,7 @@ class TrainJob:
         model: what to train further, as `load_trainable` takes; None to pair two towers.
         vision_model, text_model, projection_dim: what `pair_towers` takes, where `model` is None.
         held_out: rows to measure recall on and never to train on.
+        version: of the table; None for the one that the run into `out` began with, or the latest.
     """
 
     table: str
@@ -40,10 +47,11 @@ class TrainJob:
     out: Path
     options: TrainOptions
     model: str | None = None
-    vision_model: Path | None = None
-    text_model: Path | None = None
+    vision_model: str | None = None
+    text_model: str | None = None
     projection_dim: int = 512
     held_out: int = 0
+    version: int | None = None
 
     def __post_init__(self) -> None:
         towers = (self.vision_model, self.text_model)
@@ -64,16 +72,32 @@ class TrainJob:
             self.vision_model, self.text_model, projection_dim=self.projection_dim, seed=self.options.seed
         )
 
+    def pairs(self, trainable: Trainable) -> tuple[RowPairs, RowPairs | None]:
+        """What to train on and what to measure with; see `table_pairs`.
+
+        Raises:
+            SourceError: no such table, version or column.
+        """
+        geometry, seed = trainable.image, self.options.seed
+        return table_pairs(
+            self.table,
+            self.image,
+            self.text,
+            geometry,
+            version=self.version,
+            held_out=self.held_out,
+            seed=seed,
+        )
+
     def absolute(self) -> TrainJob:
         """The same from any working directory."""
         changes: dict[str, Any] = {"out": self.out.absolute()}
         if "://" not in self.table:
             changes["table"] = str(Path(self.table).absolute())
-        if self.model is not None and Path(self.model).expanduser().is_dir():
-            changes["model"] = str(Path(self.model).expanduser().absolute())
-        for name in ("vision_model", "text_model"):
-            if getattr(self, name) is not None:
-                changes[name] = getattr(self, name).expanduser().absolute()
+        for name in ("model", "vision_model", "text_model"):
+            value = getattr(self, name)
+            if value is not None and Path(value).expanduser().is_dir():
+                changes[name] = str(Path(value).expanduser().absolute())
         return dataclasses.replace(self, **changes)
 
 
@@ -94,17 +118,36 @@ def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda 
     """
     if workers < 1:
         raise ArgumentError(f"workers={workers}; expected a whole number above 0")
+    job = _pinned(job.absolute())
     if workers == 1:
         _run(job, ALONE, report)
     else:
-        _run_with_ray(job.absolute(), workers, report)
+        _run_with_ray(job, workers, report)
+
+
+def _pinned(job: TrainJob) -> TrainJob:
+    """The job on one version of its table: all workers, and every continuation, hold out the same rows.
+
+    Raises:
+        ArgumentError: `out` holds a run on another table.
+    """
+    path = job.out / _TABLE
+    version = job.version
+    if checkpoint_in(job.out) is not None and path.is_file():
+        began = read_json(path)
+        if began.get("table") != job.table:
+            raise ArgumentError(f"{job.out} holds a run on {began.get('table')}; train into another directory")
+        version = began["version"] if version is None else version
+    elif version is None:
+        version = table_version(job.table)
+    job.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"table": job.table, "version": version}) + "\n", encoding="utf-8")
+    return dataclasses.replace(job, version=version)
 
 
 def _run(job: TrainJob, workers: Workers, report: _Report) -> None:
     trainable = job.load()
-    pairs, held_out = table_pairs(
-        job.table, job.image, job.text, trainable.image, held_out=job.held_out, seed=job.options.seed
-    )
+    pairs, held_out = job.pairs(trainable)
     trainer = Trainer(
         trainable, pairs, job.options, directory=job.out, held_out=held_out, report=report, workers=workers
     )
@@ -120,9 +163,9 @@ def _run_with_ray(job: TrainJob, workers: int, report: _Report) -> None:
     from lance_align.jobs.cluster import cluster
 
     trainable = job.load()  # what is wrong with the arguments is said here, before processes start
-    table_pairs(job.table, job.image, job.text, trainable.image, held_out=job.held_out)
+    job.pairs(trainable)
     del trainable
-    with cluster():
+    with cluster(), stopping():
         lines = Queue(actor_options={"num_cpus": 0})
         reader = threading.Thread(target=_read_lines, args=(lines, report), daemon=True)
         reader.start()
@@ -164,6 +207,8 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
         try:
             trainer.fit()
             return
+        except SystemExit:  # Ray Train answers Ctrl-C itself, and leaves as if all were well
+            raise Stopped(signal.SIGINT) from None
         except ray_train.TrainingFailedError as error:
             failure = _typed(error)
             if restarts_left == 0 or not isinstance(failure, JobError):

@@ -10,14 +10,16 @@ import pyarrow as pa
 from lance_align.tables.failures import LANCE_ERRORS, table_error
 
 
-def open_table(uri: str, *, storage_options: Mapping[str, str] | None = None) -> lance.LanceDataset | None:
-    """The latest version of a table, or None where there is none.
+def open_table(
+    uri: str, *, version: int | None = None, storage_options: Mapping[str, str] | None = None
+) -> lance.LanceDataset | None:
+    """A version of a table, None for its latest; or None where there is no such table or version.
 
     Raises:
         TableError: there is something, but it cannot be opened.
     """
     try:
-        return lance.dataset(uri, storage_options=dict(storage_options) if storage_options else None)
+        return lance.dataset(uri, version=version, storage_options=dict(storage_options) if storage_options else None)
     except LANCE_ERRORS as error:
         if "was not found" in str(error):  # a ValueError like any other (pylance 14)
             return None

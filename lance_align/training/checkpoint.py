@@ -56,7 +56,7 @@ class RunState:
         Raises:
             ModelError: it is of another model, or damaged.
         """
-        path = next((path for name in (_FOLDER, _OLD) if (path := directory / name).is_dir()), None)
+        path = checkpoint_in(directory)
         if path is None:
             return False
         try:
@@ -72,6 +72,11 @@ class RunState:
                 "damaged: train into an empty directory"
             ) from error
         return True
+
+
+def checkpoint_in(directory: Path) -> Path | None:
+    """The folder of the checkpoint that a run into `directory` goes on from; None for a run from the start."""
+    return next((path for name in (_FOLDER, _OLD) if (path := directory / name).is_dir()), None)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

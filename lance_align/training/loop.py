@@ -98,7 +98,7 @@ class Trainer:
         """Train to the end, checkpoint, and return `result`.
 
         Raises:
-            ArgumentError: the loss is no longer finite.
+            ArgumentError: the loss is no longer finite, or a step does not fit the device's memory.
             SourceError: the source has no usable pairs.
         """
         state, losses, pairs, skipped = self._state, list[float](), 0, 0
@@ -106,7 +106,14 @@ class Trainer:
         saved = since = time.monotonic()
         while self.progress < 1:
             batch = self._batch(state.step)
-            losses.append(self._advance(batch))
+            try:
+                losses.append(self._advance(batch))
+            except torch.OutOfMemoryError as error:
+                at_once = self.options.pairs_per_pass or self.options.batch_size
+                raise ArgumentError(
+                    f"{at_once} pairs at once do not fit the memory of {self._device}; set pairs_per_pass to fewer, "
+                    "which changes nothing else, or gradient_checkpointing"
+                ) from error
             pairs, skipped, now = pairs + len(batch), skipped + batch.skipped, time.monotonic()
             state.elapsed_s = self._workers.first(now - started, self._device)  # all must end at the same step
             if self._is_due(self.options.log_every) or self._recall_is_due():
