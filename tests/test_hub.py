@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -21,15 +22,28 @@ from tests import align_models
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 REPOSITORY = "someone/small-align"
+PICKLED = "someone/pickled"
+OLD, TAKEN, STRANGE = ("4" * 40, "5" * 40, "6" * 40)  # commits of pull requests
+
+
+@dataclasses.dataclass(frozen=True)
+class Revision:
+    """What stands at a commit: files of the hub's directory, and others by content."""
+
+    commit: str
+    files: tuple[str, ...]
+    others: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 class Hub(ThreadingHTTPServer):
-    """One repository with the files of a directory; notes which files are asked for."""
+    """Repositories with files of a directory; notes which are asked for."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.directory = directory
         self.fetched: set[str] = set()
+        self.repositories: dict[str, dict[str, Revision]] = {}
+        self.requests: dict[str, list[tuple[int, str]]] = {}  # number and author of open pull requests
 
     @property
     def address(self) -> str:
@@ -40,26 +54,39 @@ class _Answers(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        files = sorted(path for path in self.server.directory.iterdir() if path.is_file())
-        if path == f"/api/models/{REPOSITORY}/revision/main":
-            siblings = [{"rfilename": file.name} for file in files]
-            self._json({"id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT, "siblings": siblings})
-        elif path == f"/api/models/{REPOSITORY}/tree/{COMMIT}":
-            self._json([{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": _digest(f)} for f in files])
-        elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
-            self._file(self.server.directory / path.rpartition("/")[2])
-        else:
-            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        path = unquote(urlsplit(self.path).path)
+        for name, revisions in self.server.repositories.items():
+            if path.startswith((f"/api/models/{name}/", f"/{name}/resolve/")):
+                self._of(name, revisions, path.partition(f"{name}/")[2])
+                return
+        self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
     do_HEAD = do_GET  # noqa: N815  # the name http.server looks for
 
+    def _of(self, name: str, revisions: dict[str, Revision], asked: str) -> None:
+        what, _, rest = asked.partition("/")
+        if what == "discussions":
+            author = parse_qs(urlsplit(self.path).query)["author"][0]
+            self._json(_discussions(name, [it for it in self.server.requests.get(name, []) if it[1] == author]))
+            return
+        known = {key: each for reference, each in revisions.items() for key in (reference, each.commit)}
+        key = next(key for key in known if rest == key or rest.startswith(f"{key}/"))
+        revision = known[key]
+        content = {file: (self.server.directory / file).read_bytes() for file in revision.files} | dict(revision.others)
+        if what == "revision":
+            siblings = [{"rfilename": file} for file in sorted(content)]
+            self._json({"id": name, "modelId": name, "sha": revision.commit, "siblings": siblings})
+        elif what == "tree":
+            files = sorted(content.items())
+            self._json([{"type": "file", "path": f, "size": len(data), "oid": _digest(data)} for f, data in files])
+        else:
+            file = rest.removeprefix(f"{key}/")
+            self.server.fetched.add(file)
+            data = content[file]
+            self._send(200, data, {"ETag": f'"{_digest(data)}"', "X-Repo-Commit": revision.commit})
+
     def _json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def _file(self, path: Path) -> None:
-        self.server.fetched.add(path.name)
-        self._send(200, path.read_bytes(), {"ETag": f'"{_digest(path)}"', "X-Repo-Commit": COMMIT})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -73,8 +100,24 @@ class _Answers(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
+def _discussions(name: str, requests: list[tuple[int, str]]) -> dict[str, object]:
+    found = [
+        {
+            "num": number,
+            "title": "Adding `safetensors` variant of this model",
+            "author": {"name": author},
+            "createdAt": "2023-02-02T00:00:00.000Z",
+            "status": "open",
+            "isPullRequest": True,
+            "repo": {"name": name, "type": "model"},
+        }
+        for number, author in requests
+    ]
+    return {"discussions": found, "count": len(found), "start": 0}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +127,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     align_models.save_checkpoint(model, directory, preprocessor=align_models.SMALL_PREPROCESSOR)
     (directory / "pytorch_model.bin").write_bytes(b"a pickle")
     (directory / "modeling_evil.py").write_text("raise SystemExit")
+    every = tuple(path.name for path in directory.iterdir() if path.is_file())
+    pickled = tuple(name for name in every if not name.endswith(".safetensors"))
     with Hub(directory) as server:
+        server.repositories[REPOSITORY] = {"main": Revision(COMMIT, every)}
+        server.repositories[PICKLED] = {
+            "main": Revision(COMMIT, pickled),
+            "refs/pr/4": Revision(OLD, every, {"pytorch_model.bin": b"an older pickle"}),
+            "refs/pr/5": Revision(TAKEN, every),
+            "refs/pr/6": Revision(STRANGE, every, {"model.safetensors": b"anything"}),
+        }
+        server.requests[PICKLED] = [(6, "stranger"), (4, "SFconvertbot"), (5, "SFconvertbot")]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -134,3 +187,26 @@ def test_a_hub_model_is_fetched_by_name_without_code_or_pickles(hub: Hub, tmp_pa
     newest, pinned, missing = _ask(*questions, endpoint=nobody, cache=tmp_path)
     assert json.loads(newest) == json.loads(pinned) == online
     assert missing.startswith("model 'someone/nothing' is not in the local cache and the hub cannot be reached")
+
+
+def test_where_main_has_a_pickle_alone_the_hubs_own_conversion_is_taken(hub: Hub, tmp_path: Path) -> None:
+    """Made of the same pickle, by the hub's account; later from the cache, without a network too."""
+    hub.fetched.clear()
+    (found,) = _ask((PICKLED, None), endpoint=hub.address, cache=tmp_path)
+    online = json.loads(found)
+    assert (online["name"], online["revision"]) == (PICKLED, TAKEN)
+    assert online["fingerprint"] == resolve_spec(hub.directory).fingerprint
+    assert "pytorch_model.bin" not in hub.fetched
+
+    nobody = "http://127.0.0.1:9"
+    newest, pinned = _ask((PICKLED, None), (PICKLED, TAKEN), endpoint=nobody, cache=tmp_path)
+    assert json.loads(newest) == json.loads(pinned) == online
+
+
+@pytest.mark.parametrize("requests", [[], [(4, "SFconvertbot")], [(6, "stranger"), (5, "stranger")]])
+def test_no_other_request_stands_in_for_missing_safetensors(
+    requests: list[tuple[int, str]], hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(hub.requests, PICKLED, requests)
+    answers = _ask((PICKLED, None), (PICKLED, "main"), endpoint=hub.address, cache=tmp_path)
+    assert all("holds no weights; expected model.safetensors" in answer for answer in answers), answers

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lance_align.encoders import conversions
 from lance_align.errors import ModelError
 
 # Exact names: no code, no pickles, no other framework's weights.
@@ -81,9 +82,12 @@ def refuse_revision(name: str, revision: str | None) -> None:
 def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECKPOINT_FILES) -> tuple[Path, str]:
     """Bring a checkpoint into the Hugging Face cache, or find it there.
 
-    A hub that cannot be reached, and ``HF_HUB_OFFLINE=1``, are answered from the cache.
+    A hub that cannot be reached, and ``HF_HUB_OFFLINE=1``, are answered from the cache. Where the main branch has no
+    safetensors, those are taken that the hub's converter has made of it; see `lance_align.encoders.conversions`.
 
     Args:
+        repo_id: ``owner/name``.
+        revision: a branch, tag or commit, which is taken as it is; None for the main branch.
         files: names or patterns of what is brought.
 
     Returns:
@@ -102,8 +106,15 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
     )
 
     what = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
+
+    def snapshot(of: str | None) -> Path:
+        return Path(snapshot_download(repo_id, revision=of, allow_patterns=list(files)))
+
     try:
-        directory = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(files)))
+        directory = snapshot(revision)
+        if revision is None and not conversions.has_safetensors(directory):
+            converted = _converted(repo_id, directory.name)
+            directory = directory if converted is None else snapshot(converted)
     except GatedRepoError as error:
         raise ModelError(f"model {what} is gated on the hub; accept its terms there and run: hf auth login") from error
     except RevisionNotFoundError as error:
@@ -127,8 +138,19 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
 
 
 def cached_weights(repo_id: str) -> Path | None:
-    """The weights of a repository's main branch in the Hugging Face cache; None where they are not."""
+    """The weights in the Hugging Face cache that `download` would give; None where they are not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo_id, "model.safetensors")
-    return Path(found) if isinstance(found, str) else None
+    for revision in (None, conversions.cached(repo_id)):
+        found = try_to_load_from_cache(repo_id, "model.safetensors", revision=revision)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _converted(repo_id: str, commit: str) -> str | None:
+    """The revision that has a commit's weights as safetensors; None where there is none, or nobody can say."""
+    try:
+        return conversions.offered(repo_id, commit)
+    except Exception:  # noqa: BLE001  # no network, discussions switched off; what is here may do
+        return conversions.cached(repo_id)
