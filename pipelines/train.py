@@ -24,8 +24,6 @@ The same command again goes on where a run was stopped. Pictures of artwork: Not
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,19 +114,14 @@ def train(
 
     from lance_align.jobs.train import TrainJob, train_on_table
     from lance_align.training import Trainer, TrainOptions
+    from lance_align.training.log import logged
     from lance_align.training.recipe import align_tiny
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, which take a moment
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # of weights that are not wanted, or new
     torch.set_num_threads(threads or torch.get_num_threads())
     options = TrainOptions(**named(TrainOptions, {**(FINE_TUNING if table else FROM_NOTHING), **given}))
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "train.jsonl").open("a", encoding="utf-8") as log:
-
-        def report(line: Any) -> None:
-            for stream in (log, sys.stdout):
-                print(json.dumps(dataclasses.asdict(line)), file=stream, flush=True)
-
+    with logged(out) as report:
         if table is None:
             trainable, source = align_tiny(Path(str(artwork)), scenes=scenes, seed=seed)
             Trainer(trainable, source, options, directory=out, report=report).run().save(out)

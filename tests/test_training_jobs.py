@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lance
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -17,11 +18,12 @@ from safetensors.torch import load_file
 
 from lance_align.corpora.scenes import draw_scene, scene_at
 from lance_align.encoders import load_encoder
-from lance_align.errors import ArgumentError, SourceError
+from lance_align.errors import ArgumentError, JobError, SourceError
 from lance_align.jobs.pairs import table_pairs
 from lance_align.jobs.train import TrainJob, train_on_table
 from lance_align.spec import ImageSpec
 from lance_align.training import LogLine, TrainOptions
+from lance_align.training.log import logged
 from tests.family_models import save_family
 from tests.training_pairs import captions
 
@@ -127,3 +129,52 @@ def test_an_error_of_a_worker_is_told_as_it_is(clip: str, tmp_path: Path) -> Non
     job = TrainJob(table=uri, image="photo", text="words", out=tmp_path / "out", options=options, model=clip)
     with pytest.raises(SourceError, match=r"0 of the rows drawn can be trained on \(format"):
         train_on_table(job, workers=2)
+
+
+@pytest.mark.slow  # two starts of Ray Train's processes
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_that_is_killed_costs_the_steps_since_the_checkpoint(table: str, clip: str, tmp_path: Path) -> None:
+    """The others wait for it in a collective, and are started again with it."""
+    killed: list[int] = []
+    lines: list[LogLine] = []
+
+    def report(line: LogLine) -> None:
+        lines.append(line)
+        if line.step >= 20 and not killed:
+            found = [process for process in psutil.process_iter(["cmdline"]) if _is_worker(process)]
+            killed.append(found[-1].pid)
+            found[-1].kill()
+
+    options = TrainOptions(
+        steps=400, batch_size=8, log_every=10, average_decay=0.0, device="cpu", checkpoint_every_s=0.01
+    )
+    job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model=clip)
+    train_on_table(job, workers=2, report=report)
+    assert killed
+    assert lines[-1].step == 400
+    assert load_encoder(str(tmp_path), device="cpu").encode_texts(["a red car"]).reasons == (None,)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    return any("RayTrainWorker" in part for part in process.info["cmdline"] or ())
+
+
+@pytest.mark.slow  # as above
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_that_fails_alone_ends_the_others(table: str, clip: str, tmp_path: Path) -> None:
+    """The first cannot write its checkpoint, while the second waits for it."""
+    (tmp_path / "checkpoint.new").write_text("in the way")
+    options = TrainOptions(steps=400, batch_size=8, device="cpu", checkpoint_every_s=0.01)
+    job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model=clip)
+    with pytest.raises(JobError, match=r"cannot be written \(FileExistsError"):
+        train_on_table(job, workers=2)
+
+
+def test_a_directory_that_cannot_be_written_is_said(table: str, clip: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.new").write_text("in the way")
+    options = TrainOptions(steps=1, batch_size=8, device="cpu")
+    job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model=clip)
+    with pytest.raises(JobError, match=r"cannot be written \(FileExistsError.*go on from the last checkpoint"):
+        train_on_table(job)
+    with pytest.raises(JobError, match="cannot be written"), logged(tmp_path / "checkpoint.new"):
+        raise AssertionError("not reached")

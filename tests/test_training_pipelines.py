@@ -19,6 +19,7 @@ from lance_align.benchmarks.weights import build_model
 from lance_align.corpora.scenes import draw_scene, scenes
 from lance_align.encoders import resolve_spec
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
+from tests.family_models import save_family
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -79,6 +80,23 @@ def test_fine_tuning_survives_a_kill_and_lowers_the_loss(table: str, model: str,
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[0]["skipped"] == 40  # the two rows that cannot be used, in each of twenty steps
     assert resolve_spec(str(out)).image == resolve_spec(model).image
+
+
+@pytest.mark.slow  # Ray Train's processes start twice
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_training_in_several_processes(
+    number: signal.Signals, status: int, table: str, tmp_path: Path
+) -> None:
+    clip, out = save_family("clip", tmp_path / "clip"), tmp_path / "out"
+    process = start("train.py", table, "--image", "photo", "--text", "words", "--model", clip, "--out", out,
+                    "--batch-size", 8, "--steps", 100_000, "--workers", 2, "--checkpoint-every-s", 1)  # fmt: skip
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["step"] == 20
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert stderr.strip().endswith(f"error: stopped by {number.name}; its last checkpoint stays; "
+                                   "run the same command again to go on")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,14 @@ def application(name: str, text: str | None) -> App:
     Options that take lists have no twin that empties them.
     """
     parameters = Parameter(negative_iterable=())
-    return App(name=name, help=text, help_format="markdown", version=__version__, default_parameter=parameters)
+    return App(
+        name=name,
+        help=text,
+        help_format="markdown",
+        version=__version__,
+        default_parameter=parameters,
+        suppress_keyboard_interrupt=False,  # `command_line` says what stopped it
+    )
 
 
 def run(app: App, *, go_on: str | None = None) -> None:

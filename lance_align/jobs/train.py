@@ -17,7 +17,7 @@ from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs.pairs import table_pairs, table_version
 from lance_align.jobs.stopping import Stopped, stopping
 from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
-from lance_align.training.checkpoint import checkpoint_in
+from lance_align.training.checkpoint import checkpoint_in, writing
 from lance_align.training.workers import ALONE, Workers
 
 _Report = Callable[[LogLine], None]
@@ -114,7 +114,7 @@ def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda 
 
     Raises:
         ArgumentError: an option, the table or the model cannot be used.
-        JobError: Ray does not start, or the workers failed.
+        JobError: Ray does not start, the workers failed, or `out` cannot be written.
     """
     if workers < 1:
         raise ArgumentError(f"workers={workers}; expected a whole number above 0")
@@ -140,8 +140,9 @@ def _pinned(job: TrainJob) -> TrainJob:
         version = began["version"] if version is None else version
     elif version is None:
         version = table_version(job.table)
-    job.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"table": job.table, "version": version}) + "\n", encoding="utf-8")
+    with writing(job.out):
+        job.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"table": job.table, "version": version}) + "\n", encoding="utf-8")
     return dataclasses.replace(job, version=version)
 
 
@@ -210,9 +211,14 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
         except SystemExit:  # Ray Train answers Ctrl-C itself, and leaves as if all were well
             raise Stopped(signal.SIGINT) from None
         except ray_train.TrainingFailedError as error:
-            failure = _typed(error)
-            if restarts_left == 0 or not isinstance(failure, JobError):
-                raise failure from error
+            own = _own_error(error)
+            if own is not None:
+                raise own from error
+            if restarts_left == 0:
+                raise JobError(
+                    f"training failed ({_first_line(error)}); run the same command again to go on from the last "
+                    "checkpoint"
+                ) from error
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -225,19 +231,25 @@ def _work(settings: dict[str, Any]) -> None:
     _run(job, Workers.of_group(), settings["lines"].put)
 
 
-def _typed(error: Exception) -> LanceAlignError:
-    """A worker's own error where it is one of ours, else a `JobError` with the first line."""
-    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
-    for failure in failures.values():
+def _failures(error: Exception) -> list[BaseException]:
+    """What ended the workers, by rank."""
+    found: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    return list(found.values())
+
+
+def _own_error(error: Exception) -> LanceAlignError | None:
+    """The error of ours that a worker raised, if one did."""
+    for failure in _failures(error):
         seen: BaseException | None = failure
         while seen is not None:
             if isinstance(seen, LanceAlignError):
                 return seen
             inner = getattr(seen, "cause", None)
             seen = inner if isinstance(inner, BaseException) else seen.__cause__
-    cause = next(iter(failures.values()), error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    cause = next(iter(_failures(error)), error)
     first = next((line for line in str(cause).strip().splitlines() if line), "no message")
-    return JobError(
-        f"training failed ({type(cause).__name__}: {first[:200]}); run the same command again to go on from the "
-        "last checkpoint"
-    )
+    return f"{type(cause).__name__}: {first[:200]}"

@@ -1,7 +1,8 @@
 """A source of image–text pairs in, a checkpoint directory out.
 
     loop         `Trainer`: the steps, resumable
-    options      `TrainOptions`, and the `LogLine` a run reports
+    options      `TrainOptions`
+    log          `LogLine`, what a run says of itself
     trainable    `Trainable`: a checkpoint of ALIGN, CLIP or VisionTextDualEncoder loaded to be trained, and saved
     pairing      two single towers to a VisionTextDualEncoder that is to be trained
     towers       the two towers: what is frozen, what learns, a batch to features
@@ -27,8 +28,9 @@ Nothing here knows Ray or a table: `lance_align.jobs.train` brings both.
 
 from __future__ import annotations
 
+from lance_align.training.log import LogLine
 from lance_align.training.loop import Trainer
-from lance_align.training.options import LogLine, TrainOptions
+from lance_align.training.options import TrainOptions
 from lance_align.training.pairing import pair_towers
 from lance_align.training.pairs import Batch, MixedPairs, PairSource, RowPairs
 from lance_align.training.trainable import Trainable, load_trainable

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lance_align.errors import ModelError
+from lance_align.errors import JobError, LanceAlignError, ModelError
 
 _FOLDER, _OLD, _NEW = "checkpoint", "checkpoint.old", "checkpoint.new"
 
@@ -35,7 +38,15 @@ class RunState:
     elapsed_s: float = 0.0
 
     def save(self, directory: Path) -> None:
-        """Write beside the checkpoint before it, then change places: at any moment one of them is whole."""
+        """Write beside the checkpoint before it, then change places: at any moment one of them is whole.
+
+        Raises:
+            JobError: the directory cannot be written.
+        """
+        with writing(directory):
+            self._save(directory)
+
+    def _save(self, directory: Path) -> None:
         new, current, old = (directory / name for name in (_NEW, _FOLDER, _OLD))
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -72,6 +83,25 @@ class RunState:
                 "damaged: train into an empty directory"
             ) from error
         return True
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Say in a line that a directory cannot be written, as on a full disk.
+
+    Raises:
+        JobError: that.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises the second
+        if isinstance(error, LanceAlignError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise JobError(
+            f"{directory} cannot be written ({type(error).__name__}: {reason}); make room or mend it, and run the same "
+            "command again to go on from the last checkpoint"
+        ) from error
 
 
 def checkpoint_in(directory: Path) -> Path | None:

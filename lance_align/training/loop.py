@@ -18,6 +18,7 @@ from lance_align.errors import ArgumentError
 from lance_align.training.checkpoint import RunState
 from lance_align.training.contrast import contrast
 from lance_align.training.held_out import held_out_recall
+from lance_align.training.log import LogLine
 from lance_align.training.optim import (
     keep_slow_kernels_in_float32,
     learning_rate,
@@ -25,7 +26,7 @@ from lance_align.training.optim import (
     renew_batch_norm,
     update_average,
 )
-from lance_align.training.options import LogLine, TrainOptions
+from lance_align.training.options import TrainOptions
 from lance_align.training.pairs import Batch, PairSource, RowPairs, SharedSource
 from lance_align.training.temperature import Temperature
 from lance_align.training.towers import Towers
@@ -100,6 +101,7 @@ class Trainer:
         Raises:
             ArgumentError: the loss is no longer finite, or a step does not fit the device's memory.
             SourceError: the source has no usable pairs.
+            JobError: a checkpoint cannot be written.
         """
         state, losses, pairs, skipped = self._state, list[float](), 0, 0
         started = time.monotonic() - state.elapsed_s

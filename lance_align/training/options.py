@@ -116,29 +116,3 @@ class TrainOptions:
         if self.warmup_steps is None or self.steps is None:
             return self.warmup_share
         return self.warmup_steps / self.steps
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LogLine:
-    """What a run says of itself.
-
-    Attributes:
-        step, progress: steps done, and the share of the run that is done.
-        loss: mean since the last line, in nats.
-        temperature: what cosines are divided by.
-        learning_rate: of the last step, the head's where it has its own.
-        pairs_per_s: since the last line.
-        skipped: rows since the last line that could not be used.
-        elapsed_s: seconds trained, pauses left out.
-        recall: on held-out pairs, by ``"text_to_image@1"`` and the like; None where it was not measured.
-    """
-
-    step: int
-    progress: float
-    loss: float
-    temperature: float
-    learning_rate: float
-    pairs_per_s: float
-    skipped: int
-    elapsed_s: float
-    recall: dict[str, float] | None = None

@@ -14,6 +14,7 @@ from lance_align.encoders.checkpoints import locate, read_processor
 from lance_align.encoders.families import family
 from lance_align.errors import ModelError
 from lance_align.spec import ImageSpec
+from lance_align.training.checkpoint import writing
 
 TRAINED = ("align", "clip", "vision-text-dual-encoder")  # families whose loss is a softmax over the batch
 ALIGN_LABEL_SMOOTHING = 0.1  # arXiv 2102.05918
@@ -49,15 +50,19 @@ class Trainable:
 
         Args:
             directory: made if it is missing; files of the same names are replaced.
+
+        Raises:
+            JobError: it cannot be written.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        self.model.to(torch.float32, memory_format=torch.contiguous_format).save_pretrained(directory)
-        self.tokenizer.backend_tokenizer.no_truncation()  # else the last batch's settings are saved as the model's
-        self.tokenizer.backend_tokenizer.no_padding()
-        self.tokenizer.save_pretrained(directory)
         processor = preprocessor_config(self.image) if self.processor is None else dict(self.processor)
         text = json.dumps(processor, indent=2, sort_keys=True)
-        (directory / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+        self.tokenizer.backend_tokenizer.no_truncation()  # else the last batch's settings are saved as the model's
+        self.tokenizer.backend_tokenizer.no_padding()
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self.model.to(torch.float32, memory_format=torch.contiguous_format).save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
+            (directory / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def load_trainable(model: str, *, revision: str | None = None) -> Trainable:
