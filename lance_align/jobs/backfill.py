@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -59,7 +59,7 @@ def backfill(
     precision: Precision = "auto",
     index: Indexing = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
-    storage_options: Mapping[str, str] | None = None,
+    storage_options: dict[str, str] | None = None,
     progress: bool = True,
     log_file: str | os.PathLike[str] | None = None,
 ) -> JobReport:
@@ -103,7 +103,8 @@ def backfill(
             says what it is and what to write to search with it. distributed: the same, built on all nodes with
             lance-ray, as auto does by itself where it is installed and there are several. none: nothing.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
-        storage_options: credentials and endpoint of the database's object store.
+        storage_options: region, endpoint, credentials … of the database's object store, by Lance's names; what is not
+            named is looked for in the environment. On the command line: --storage-options.region eu-north-1.
         progress: show progress on standard error.
         log_file: a file that progress is appended to, line by line.
 

@@ -21,9 +21,9 @@ from lance_align.jobs.stopping import Stopped, stopping
 def application(name: str, text: str | None) -> App:
     """A command line that says `text`, in Markdown, for ``--help``, and the package's version for ``--version``.
 
-    Options that take lists have no twin that empties them.
+    Options that take lists take all words up to the next option, may be repeated, and have no twin that empties them.
     """
-    parameters = Parameter(negative_iterable=())
+    parameters = Parameter(negative_iterable=(), consume_multiple=True)
     return App(
         name=name,
         help=text,

@@ -77,7 +77,7 @@ def describe(
     device: str = "auto",
     precision: Precision = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
-    storage_options: Mapping[str, str] | None = None,
+    storage_options: dict[str, str] | None = None,
     progress: bool = True,
     log_file: str | os.PathLike[str] | None = None,
 ) -> JobReport:
@@ -128,7 +128,8 @@ def describe(
         device: where the model runs: auto, cpu, cuda.
         precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
-        storage_options: credentials and endpoint of the database's object store.
+        storage_options: region, endpoint, credentials … of the database's object store, by Lance's names; what is not
+            named is looked for in the environment. On the command line: --storage-options.region eu-north-1.
         progress: show progress on standard error.
         log_file: a file that progress is appended to, line by line.
 

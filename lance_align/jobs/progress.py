@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lance_align.errors import ArgumentError
+from lance_align.jobs.report import rate
 
 LINE_EVERY_S = 5.0
 REDRAW_EVERY_S = 0.5
@@ -77,7 +78,7 @@ class Lines:
         share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
         self.say(
             f"{done:,} rows{share}, {state.skipped:,} skipped, {state.failed:,} failed, {state.committed:,} committed "
-            f"(version {state.version}), {state.rows / elapsed_s if elapsed_s else 0:,.0f} rows/s"
+            f"(version {state.version}), {rate(state.rows / elapsed_s if elapsed_s else 0)}"
         )
 
     def end(self, state: State, *, finished: bool) -> None:

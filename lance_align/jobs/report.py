@@ -163,7 +163,7 @@ class JobReport:
         if self.halved:
             times = "once" if self.halved == 1 else f"{self.halved:,} times"
             lines += ["", f"  memory ran out and batches were halved {times}; every row was tried again"]
-        lines += ["", f"  {self.elapsed_s:.1f} s, {self.rows_per_s:,.0f} rows/s", "  work by stage:"]
+        lines += ["", f"  {self.elapsed_s:.1f} s, {rate(self.rows_per_s)}", "  work by stage:"]
         for stage, share in self.shares().items():
             mark = "  <- bottleneck" if stage == self.bottleneck else ""
             lines.append(f"    {stage:<8}{self.stage_s.get(stage, 0.0):>10.1f} s {share:>6.0%}{mark}")
@@ -192,6 +192,11 @@ class JobReport:
                 lines.append(f"    and {count - SHOWN:,} more")
         lines += [f"    gone {short(text)}" for text in self.gone_ids[:SHOWN]]
         return lines
+
+
+def rate(rows_per_s: float) -> str:
+    """Rows a second, with two digits where there are few: a model on a CPU may need seconds for one."""
+    return f"{rows_per_s:,.0f} rows/s" if rows_per_s >= 10 else f"{rows_per_s:.2g} rows/s"
 
 
 def plan_line(plan: Mapping[str, Any]) -> str:

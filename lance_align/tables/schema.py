@@ -104,12 +104,14 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_ke
 
 
 def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
+    taken = [name for name in user.names if name in layout.own_columns or name in _RESULT_COLUMNS]
+    if taken:
+        raise TableError(
+            f"the input has columns {taken}, names that the table needs for itself; leave them out with drop "
+            f"(--drop {' --drop '.join(taken)}), or rename them in the input"
+        )
     seen: set[str] = set()
     for name in user.names:
-        if name in layout.own_columns or name in _RESULT_COLUMNS:
-            raise TableError(
-                f"the input has a column {name!r}, a name the table needs for itself; rename it in the input"
-            )
         if name in seen:
             raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
         if not name or "." in name:

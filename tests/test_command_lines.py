@@ -1,0 +1,132 @@
+"""The scripts' command lines: every option takes a value of its kind, and README's commands are understood."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import shlex
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from cyclopts import App, CycloptsError
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = sorted(path.stem for path in (ROOT / "pipelines").glob("*.py"))
+
+
+@cache
+def script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"pipelines_{name}", ROOT / "pipelines" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # annotations are looked up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def understood(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """The arguments of the script's function; options of the script itself, as ``--report-json``, are left out."""
+    app: App = script(name).app
+    if app.meta.default_command is not None:
+        _, bound, _ = app.meta.parse_args(list(words), exit_on_error=False, print_error=False)
+        words = bound.args
+    _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+    return dict(bound.arguments)
+
+
+def words_for(option: str, kind: Any) -> tuple[list[str], Any]:
+    """What somebody types for an option of a type, and what arrives."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return words_for(option, inside[0])
+    if origin in (types.UnionType, typing.Union):
+        return words_for(option, next(each for each in inside if each is not type(None)))
+    if origin is Literal:
+        return [option, str(inside[0])], inside[0]
+    if origin is dict:
+        return [f"{option}.region", "eu", f"{option}.endpoint", "http://x"], {"region": "eu", "endpoint": "http://x"}
+    if origin is not None and issubclass(origin, Sequence):
+        word, value = words_for("", inside[0])
+        return [option, word[1], word[1]], [value, value]
+    if kind is bool:
+        return [option], True
+    samples = {int: ("3", 3), float: ("0.5", 0.5), str: ("a b", "a b")}
+    word, value = samples.get(kind, ("some/path", Path("some/path")))
+    return [option, word], value
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_option_can_be_given(name: str) -> None:
+    command = script(name).app.default_command
+    hints = typing.get_type_hints(command, include_extras=True)
+    needed: list[str] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.default is parameter.empty:
+            needed += words_for(f"--{parameter.name.replace('_', '-')}", hints[parameter.name])[0]
+    checked = 0
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.default is not parameter.empty:
+            own = {"json_path": "--json"}.get(parameter.name, f"--{parameter.name.replace('_', '-')}")
+            words, value = words_for(own, hints[parameter.name])
+            found = understood(name, [*needed, *words])[parameter.name]
+            assert found == value or str(found) == str(value), parameter.name
+            checked += 1
+    assert checked >= 5
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Script and words of each command in README's blocks."""
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", " ")
+    found = []
+    for line in blocks.splitlines():
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words[:1] == ["python"] and words[1].startswith("pipelines/"):
+                found.append((Path(words[1]).stem, words[2:]))
+    return found
+
+
+def test_the_commands_of_readme_are_understood() -> None:
+    assert {name for name, _ in commands()} >= {"embed", "backfill", "describe", "train"}
+    for name, words in commands():
+        if words:  # without any, the demo is made
+            assert understood(name, words), (name, words)
+
+
+def test_the_options_that_readme_names_exist() -> None:
+    named = set(re.findall(r"`(--[a-z][a-z-]+)", README))
+    assert len(named) > 30
+    known = {
+        word
+        for name in SCRIPTS
+        for app in (script(name).app, script(name).app.meta)
+        if app.default_command is not None
+        for argument in app.assemble_argument_collection()
+        for word in argument.names
+    }
+    rays = {"--working-dir"}
+    assert sorted(named - known - rays - {"--help"}) == []
+
+
+def test_a_list_may_be_repeated_or_take_several_words() -> None:
+    expected = ["a.com", "*.b.org"]
+    assert understood("embed", ["in", "--table", "t", "--fetch-hosts", *expected])["fetch_hosts"] == expected
+    twice = ["in", "--table", "t", "--fetch-hosts", "a.com", "--fetch-hosts", "*.b.org"]
+    assert understood("embed", twice)["fetch_hosts"] == expected
+
+
+@pytest.mark.parametrize(
+    "words", [["in"], ["in", "--table", "t", "--colour", "red"], ["in", "--table", "t", "--keep", "x"]]
+)
+def test_what_is_not_understood_is_refused(words: list[str]) -> None:
+    with pytest.raises(CycloptsError):
+        understood("embed", words)
