@@ -15,6 +15,7 @@ traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 RowErrorKind = Literal[
@@ -123,3 +124,10 @@ class RowError(LanceAlignError):
     def __reduce__(self) -> tuple[type[RowError], tuple[RowErrorKind, str]]:
         """Pickle by the two arguments, not the joined message: Ray carries exceptions across processes."""
         return RowError, (self.kind, self.detail)
+
+
+def few(names: Iterable[object], *, listed: int = 3) -> str:
+    """The first of some names, for a message, and how many more there are."""
+    found = sorted(map(str, names))
+    more = f" and {len(found) - listed} more" if len(found) > listed else ""
+    return ", ".join(found[:listed]) + more

@@ -110,15 +110,12 @@ def train(
     if (table is None) == (artwork is None):
         raise ArgumentError("give either a table to fine-tune on or --artwork to train align-tiny, and not both")
     import torch
-    from transformers.utils import logging
 
     from lance_align.jobs.train import TrainJob, train_on_table
     from lance_align.training import Trainer, TrainOptions
     from lance_align.training.log import logged
     from lance_align.training.recipe import align_tiny
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading and saving, which take a moment
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # of weights that are not wanted, or new
     torch.set_num_threads(threads or torch.get_num_threads())
     options = TrainOptions(**named(TrainOptions, {**(FINE_TUNING if table else FROM_NOTHING), **given}))
     with logged(out) as report:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ from lance_align.describers.base import Describer
 from lance_align.describers.checkpoints import directory_of
 from lance_align.describers.spec import DescriberSpec
 from lance_align.encoders.devices import resolve_device
-from lance_align.errors import LanceAlignError, ModelError
+from lance_align.encoders.pretrained import load_pretrained
+from lance_align.errors import ModelError, few
 
 # Closed on purpose, and by name: LLaVA and InstructBLIP have methods of the same names with other meanings.
 FAMILIES: Mapping[str, str] = {
@@ -22,7 +21,6 @@ FAMILIES: Mapping[str, str] = {
     "instructblip": "lance_align.describers.instructblip:InstructBlipDescriber",
     "llava": "lance_align.describers.llava:LlavaDescriber",
 }
-_NAMED = 3  # how many names an error lists
 
 _lock = threading.Lock()
 _loaded: dict[tuple[str, ...], Any] = {}  # by all of a spec that the model depends on, and the device
@@ -63,23 +61,7 @@ def load_model(kind: Any, directory: Path, *, dtype: Any) -> Any:
     Raises:
         ModelError: weights are missing, of other shapes, or belong to another class.
     """
-    with _without_report():
-        try:
-            model, seen = kind.from_pretrained(
-                directory,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=dtype,
-                # Found out below, name by name; otherwise transformers says only that some are.
-                ignore_mismatched_sizes=True,
-            )
-        except LanceAlignError:
-            raise
-        except Exception as error:  # safetensors, JSON and transformers' own, changing, exception classes
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{directory} cannot be loaded as {kind.__name__} ({reason})") from error
+    model, seen = load_pretrained(kind, directory, dtype=dtype)
     _check(seen, model, f"{directory} does not hold a whole {kind.__name__}")
     return model.eval().requires_grad_(False)
 
@@ -87,17 +69,17 @@ def load_model(kind: Any, directory: Path, *, dtype: Any) -> Any:
 def _check(seen: Mapping[str, Any], model: Any, what: str) -> None:
     """Refuse a model some of whose weights would be random numbers, and the weights of another class."""
     if seen["missing_keys"]:
-        raise ModelError(f"{what}: it lacks {_few(seen['missing_keys'])}")
+        raise ModelError(f"{what}: it lacks {few(seen['missing_keys'])}")
     if seen["mismatched_keys"]:
         shapes = [f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in seen["mismatched_keys"]]
-        raise ModelError(f"{what}: shapes differ, {_few(shapes)}")
+        raise ModelError(f"{what}: shapes differ, {few(shapes)}")
     # A leftover beside known parts is a buffer of an older transformers; one of another part, of another model.
     parts = {name.partition(".")[0] for name in model.state_dict()}
     foreign = [name for name in seen["unexpected_keys"] if name.partition(".")[0] not in parts]
     if foreign:
-        raise ModelError(f"{what}, but another model's weights: {_few(foreign)}")
+        raise ModelError(f"{what}, but another model's weights: {few(foreign)}")
     if seen["error_msgs"]:
-        raise ModelError(f"{what}: {_few(seen['error_msgs'])}")
+        raise ModelError(f"{what}: {few(seen['error_msgs'])}")
 
 
 def load_processor(kind: Any, directory: Path) -> Any:
@@ -113,24 +95,3 @@ def load_processor(kind: Any, directory: Path) -> Any:
         raise ModelError(
             f"{directory} has no usable processor ({reason}); save it beside the model (processor.save_pretrained)"
         ) from error
-
-
-def _few(names: Iterable[object]) -> str:
-    listed = sorted(map(str, names))
-    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-    return ", ".join(listed[:_NAMED]) + more
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Keep transformers' report of keys, a page long, from the terminal while a model is loaded: errors say it here."""
-    logger = logging.getLogger("transformers.modeling_utils")
-
-    def refuse(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-    logger.addFilter(refuse)
-    try:
-        yield
-    finally:
-        logger.removeFilter(refuse)

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lance_align.errors import ModelError
+from lance_align.errors import ModelError, few
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_NAMED = 3  # how many names an error lists
 
 
 class Weights:
@@ -43,7 +42,7 @@ class Weights:
         """
         foreign = sorted(name for name in self.names if not name.startswith(prefixes))
         if foreign:
-            raise ModelError(f"{self.path} holds tensors that {model_class} does not have: {_few(foreign)}")
+            raise ModelError(f"{self.path} holds tensors that {model_class} does not have: {few(foreign)}")
 
     def scalar(self, name: str) -> float:
         """One number.
@@ -84,10 +83,10 @@ class Weights:
         offered = {name for name in of_parts if not name.startswith(unused)}
         missing = sorted(name for name in wanted if name not in offered and not name.endswith(".num_batches_tracked"))
         if missing:
-            raise ModelError(f"{self.path} lacks {_few(missing)}; the weights do not fit config.json beside them")
+            raise ModelError(f"{self.path} lacks {few(missing)}; the weights do not fit config.json beside them")
         surplus = sorted(name for name in offered if name not in wanted)
         if surplus:
-            raise ModelError(f"{self.path} has more than config.json asks for: {_few(surplus)}")
+            raise ModelError(f"{self.path} has more than config.json asks for: {few(surplus)}")
         with self._open() as file, torch.no_grad():
             for name in sorted(offered):
                 self._copy(file.get_tensor(name), wanted[name], name)
@@ -110,8 +109,3 @@ class Weights:
                 yield file
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{self.path} is not a readable safetensors file ({error}); fetch it again") from error
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

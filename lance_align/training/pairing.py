@@ -11,8 +11,8 @@ from lance_align.encoders import hub
 from lance_align.encoders.checkpoints import check_weights, read_json, read_processor, tokenizer_limit
 from lance_align.encoders.families.dual import TEXT_MODELS, VISION_MODELS, Dual
 from lance_align.encoders.geometry import read_image_spec
-from lance_align.errors import ArgumentError, ModelError
-from lance_align.training.trainable import Trainable, few, load_model, load_tokenizer
+from lance_align.errors import ArgumentError, ModelError, few
+from lance_align.training.trainable import Trainable, load_model, load_tokenizer
 
 # A checkpoint made for another task (classification, filling masks) may lack the last layer of the pooled state. It is
 # learnt with the projection behind it.

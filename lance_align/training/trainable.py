@@ -12,7 +12,8 @@ import torch
 
 from lance_align.encoders.checkpoints import locate, read_processor
 from lance_align.encoders.families import family
-from lance_align.errors import ModelError
+from lance_align.encoders.pretrained import load_pretrained, quietly
+from lance_align.errors import ModelError, few
 from lance_align.spec import ImageSpec
 from lance_align.training.checkpoint import writing
 
@@ -58,7 +59,7 @@ class Trainable:
         text = json.dumps(processor, indent=2, sort_keys=True)
         self.tokenizer.backend_tokenizer.no_truncation()  # else the last batch's settings are saved as the model's
         self.tokenizer.backend_tokenizer.no_padding()
-        with writing(directory):
+        with writing(directory), quietly():
             directory.mkdir(parents=True, exist_ok=True)
             self.model.to(torch.float32, memory_format=torch.contiguous_format).save_pretrained(directory)
             self.tokenizer.save_pretrained(directory)
@@ -99,18 +100,12 @@ def load_model(model_class: Any, directory: Path) -> tuple[Any, frozenset[str]]:
     Raises:
         ModelError: the file cannot be read, or has tensors in other shapes.
     """
-    try:
-        model, found = model_class.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+    model, seen = load_pretrained(model_class, directory, dtype=torch.float32)
+    if seen["mismatched_keys"]:
+        raise ModelError(
+            f"{directory} has other shapes than config.json says: {few(name for name, *_ in seen['mismatched_keys'])}"
         )
-    except Exception as error:  # transformers' own, changing, exception classes
-        raise ModelError(f"{directory} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    return model, frozenset(found["missing_keys"])
+    return model, frozenset(seen["missing_keys"])
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -128,11 +123,6 @@ def load_tokenizer(directory: Path) -> Any:
     if not tokenizer.is_fast:
         raise ModelError(f"{directory}: expected a fast tokenizer (tokenizer.json, or what transformers converts)")
     return tokenizer
-
-
-def few(names: list[str]) -> str:
-    """The first three names."""
-    return f"{', '.join(names[:3])}{' and more' * (len(names) > 3)}"
 
 
 def preprocessor_config(image: ImageSpec) -> dict[str, Any]:

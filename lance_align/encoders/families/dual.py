@@ -12,8 +12,9 @@ from lance_align.encoders.base import Score
 from lance_align.encoders.families.base import Family
 from lance_align.encoders.families.clip import ImageTower, TextTower
 from lance_align.encoders.pixels import PixelTower
+from lance_align.encoders.pretrained import load_pretrained
 from lance_align.encoders.weights import Weights
-from lance_align.errors import ModelError
+from lance_align.errors import ModelError, few
 from lance_align.spec import ImageSpec
 
 # Those whose pooled state transformers' model takes; others have none, or need a processor of another kind.
@@ -121,26 +122,10 @@ def _half(config: Any, directory: Path, side: str) -> Any:
             for name in other:
                 delattr(self, name)
 
-    try:
-        loaded: Any = Half.from_pretrained(
-            directory,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # told below, with the others
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers' own, changing, exception classes
-        raise ModelError(
-            f"{directory}: its {side} tower cannot be loaded: {' '.join(str(error).split())[:200]}"
-        ) from error
-    model, found = loaded
-    missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    model, seen = load_pretrained(
+        Half, directory, dtype=torch.float32, name=f"the {side} tower of {whole.__name__}", config=config
+    )
+    missing = {*seen["missing_keys"], *(name for name, *_ in seen["mismatched_keys"])}
     if missing:
-        raise ModelError(
-            f"{directory} lacks {', '.join(missing[:3])}{' and more' * (len(missing) > 3)}; the weights do not fit "
-            "config.json beside them"
-        )
+        raise ModelError(f"{directory} lacks {few(missing)}; the weights do not fit config.json beside them")
     return model
