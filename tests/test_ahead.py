@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
+import lance_align
 from lance_align.jobs.stages.ahead import AHEAD_BYTES, FETCHES, read_ahead
+from tests.corpus import parquet
+from tests.pictures import encoded
 
 
 def test_items_come_in_order_whoever_waits() -> None:
@@ -61,3 +70,24 @@ def test_an_error_is_raised_in_its_turn_and_the_rest_is_let_go() -> None:
     with pytest.raises(OSError, match="gone"):
         next(found)
     assert list(found) == []
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, AHEAD_BYTES // FETCHES + 1, AHEAD_BYTES // 2, AHEAD_BYTES])),
+    local=st.booleans(),
+)
+def test_whatever_the_sizes_every_item_comes(sizes: list[int], local: bool) -> None:
+    """A large one after small ones leaves more waiting than may."""
+    found = read_ahead(enumerate(sizes), lambda item: item, waits=lambda _: not local, size=lambda item: item[1])
+    assert list(found) == list(enumerate(sizes))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_large_image_among_small_ones(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
+    images = [encoded(Image.new("RGB", (8, 8), (number, 0, 0)), "PNG") for number in range(40)]
+    large = encoded(Image.fromarray(noise), "PNG", compress_level=0)
+    assert len(large) > AHEAD_BYTES / FETCHES
+    source = parquet(pa.table({"image": [*images[:20], large, *images[20:]]}), tmp_path / "in.parquet")
+    report = lance_align.embed(source, db=tmp_path / "db", table="t", model="fake", progress=False)
+    assert (report.embedded, report.reasons) == (41, {})

@@ -255,6 +255,9 @@ def test_a_job_in_bfloat16_passes_verification_in_float32(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
+)  # torch's own use of it
 def test_a_compiled_tower_gives_the_plain_towers_vectors(spec: ModelSpec) -> None:
     """Minutes on a CPU; rows that do not fill a batch are filled up."""
     pytest.importorskip("torch._inductor")

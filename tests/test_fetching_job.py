@@ -102,6 +102,7 @@ ALLOWED = {
     "lance_align/fetching/dialling.py": {"httpcore2", "httpx2", "socket", "ssl"},  # the sockets of `fetch`
     "lance_align/jobs/cluster.py": {"socket"},  # asks whether the Ray cluster that the user named answers
     "lance_align/encoders/hub.py": {"huggingface_hub"},  # a checkpoint that the user named, or allowed tables to name
+    "lance_align/encoders/conversions.py": {"huggingface_hub"},  # of the same checkpoint, where it is a pickle alone
 }
 
 

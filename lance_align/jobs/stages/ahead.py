@@ -36,7 +36,7 @@ def read_ahead(
     pool = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")  # starts threads when it is given work
     try:
         while True:
-            for item in islice(source, window - len(queue)):
+            for item in islice(source, max(0, window - len(queue))):  # more wait than may after a large one
                 queue.append((item, pool.submit(read, item) if waits(item) else None))
             if not queue:
                 return
