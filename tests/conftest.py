@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's announced default; silences its FutureWarning
-# What OpenVINO compiles is kept for this session only.
-os.environ.setdefault("LANCE_ALIGN_CACHE", tempfile.mkdtemp(prefix="lance-align-cache-"))
-# Arms the fault sites of this process and of the Ray it starts; nothing happens without a plan (lance_align.faults).
-os.environ.setdefault("LANCE_ALIGN_FAULTS", tempfile.mkdtemp(prefix="lance-align-faults-"))
+# LANCE_ALIGN_CACHE: what OpenVINO compiles is kept for this session only. LANCE_ALIGN_FAULTS: arms the fault sites of
+# this process and of the Ray it starts; nothing happens without a plan (lance_align.faults).
+for _name in ("LANCE_ALIGN_CACHE", "LANCE_ALIGN_FAULTS"):
+    if _name not in os.environ:
+        os.environ[_name] = tempfile.mkdtemp(prefix=f"{_name.lower().replace('_', '-')}-")
+        atexit.register(shutil.rmtree, os.environ[_name], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
