@@ -117,13 +117,19 @@ def job_lines(
                 runs[way.name].append((used[0], used[1]))
                 vectors[way.name] = _vectors(place / f"{turn} {way.name} many")
     yield from alone
-    if not any(name.startswith(OURS) for name in runs):
+    rates: dict[str, list[float]] = {}
+    for name, pairs in runs.items():
+        try:
+            rates[name] = _steady(pairs, rows)
+        except JobError as error:  # the others took long enough to be told, and much longer to run
+            note(f"{part}: {name}: {error}")
+    if not any(name.startswith(OURS) for name in rates):
         return  # nothing to compare the others with; the notes say why
     reference = vectors[list(runs)[-1]]
     ideals = {line.name.split(", ")[1]: line.median for line in alone if line.name.startswith("ideal")}
-    ours = next(_steady(runs[name], rows) for name in runs if name.startswith(OURS))
-    for name, pairs in runs.items():
-        steady = _steady(pairs, rows)
+    ours = next(rates[name] for name in rates if name.startswith(OURS))
+    for name, steady in rates.items():
+        pairs = runs[name]
         cosines = (vectors[name] * reference).sum(axis=1)
         notes = {
             "all s": statistics.median(used.wall_s for _, used in pairs),
