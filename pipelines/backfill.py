@@ -14,17 +14,14 @@ row has a vector, or none and its reason in the error column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import lancedb
 from cyclopts import Parameter
 
 from lance_align import allow_models, attach, backfill, resolve_spec
-from lance_align.errors import TableError
 from lance_align.jobs.command import application, command_line, tell
-from lance_align.tables.creation import open_table
+from lance_align.tables.handles import lancedb_table
 from lance_align.tables.location import table_location
 
 app = application("backfill.py", __doc__)
@@ -57,19 +54,13 @@ def main(
         bound.apply_defaults()
         options = bound.arguments
         if image is not None or text is not None:
-            table = _open(options["db"], options["table"], options["storage_options"])
-            attach(table, image=image, text=text, vector=options["vector"], model=model, revision=revision)
+            place = table_location(options["db"], options["table"], storage_options=options["storage_options"])
+            attach(
+                lancedb_table(place), image=image, text=text, vector=options["vector"], model=model, revision=revision
+            )
         elif model is not None:
             allow_models(resolve_spec(model, revision=revision).name)
         tell(command(*bound.args, **bound.kwargs), report_json)
-
-
-def _open(db: Any, name: str, storage_options: Mapping[str, str] | None) -> Any:
-    """The LanceDB table; looked for first, because LanceDB makes the folder of a database that is not there."""
-    location = table_location(db, name, storage_options=storage_options)
-    if open_table(location.uri, storage_options=location.storage_options) is None:
-        raise TableError(f"{location.uri} is not there; check --db and --table")
-    return lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import lancedb
 from cyclopts import Parameter
 
 from lance_align import JobReport, embed
 from lance_align.corpora import demo_source, openmoji
 from lance_align.jobs.aftercare import clean_table, verify_table
 from lance_align.jobs.command import application, command_line, tell
+from lance_align.tables.handles import lancedb_table
+from lance_align.tables.location import table_location
 
 Demo = Literal["openmoji", "scenes"]
 
@@ -104,7 +105,7 @@ def _ask(demo: Demo, report: JobReport) -> None:
     from lance_align.explore import contact_sheet
 
     db, _, name = report.table_uri.removesuffix(".lance").rpartition("/")
-    table = lancedb.connect(db).open_table(name)
+    table = lancedb_table(table_location(db, name))
     texts, example = QUESTIONS[demo]
 
     def ask(query: Any) -> list[dict[str, Any]]:

@@ -345,7 +345,7 @@ def filled(table: Any) -> int:
         (["--table", "photos"], 1, "does not say how 'vector' is made"),
         (["--table", "photos", "--image", "number"], 1, "'number' of table 'photos' is int64"),
         (["--table", "photos", "--image", "picture", "--model", "no-such-model"], 1, "no-such-model"),
-        (["--table", "nothing", "--image", "picture"], 1, "nothing.lance is not there; check --db and --table"),
+        (["--table", "nothing", "--image", "picture"], 1, "nothing.lance is not there; check db and table"),
         (["--table", "über uns", "--image", "picture"], 1, "refused by LanceDB"),
     ],
 )

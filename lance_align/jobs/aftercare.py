@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-import lancedb
-
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import lancedb_table
 from lance_align.tables.location import table_location
 from lance_align.tables.orphans import CleanupReport, cleanup
 from lance_align.verification import Verification, verify
@@ -22,7 +20,7 @@ def clean_table(
     Raises:
         TableError: see there.
     """
-    return cleanup(_open(db, table, storage_options))
+    return cleanup(lancedb_table(table_location(os.fspath(db), table, storage_options=storage_options)))
 
 
 def verify_table(
@@ -41,10 +39,5 @@ def verify_table(
         TableError: see there.
     """
     limits = DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
-    return verify(_open(db, table, storage_options), device=device, limits=limits)
-
-
-def _open(db: str | os.PathLike[str], table: str, storage_options: Mapping[str, str] | None) -> lancedb.table.Table:
     place = table_location(os.fspath(db), table, storage_options=storage_options)
-    with lance_failures("open", place.uri):
-        return lancedb.connect(place.db, storage_options=place.storage_options).open_table(place.name)
+    return verify(lancedb_table(place), device=device, limits=limits)

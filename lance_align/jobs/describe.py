@@ -36,6 +36,7 @@ from lance_align.sandbox import PictureDecoder
 from lance_align.tables.creation import open_table
 from lance_align.tables.descriptions import Description, add_description
 from lance_align.tables.filling import Filler
+from lance_align.tables.handles import lancedb_table
 from lance_align.tables.location import TableLocation, table_location
 from lance_align.tables.metadata import read_functions
 
@@ -259,12 +260,9 @@ def _embedded(
     Raises:
         LanceAlignError: the model cannot be attached, or the backfill failed; the texts are in.
     """
-    import lancedb  # takes seconds, which a job need not begin with
+    from lance_align.attaching import attach  # LanceDB takes seconds, which a job need not begin with
 
-    from lance_align.attaching import attach
-
-    table = lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
-    attach(table, text=column, vector=vector, model=model)
+    attach(lancedb_table(location), text=column, vector=vector, model=model)
     try:
         then = backfill(vector=vector, **options)
     except JobError as error:

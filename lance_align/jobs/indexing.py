@@ -14,8 +14,10 @@ from ray.exceptions import RayError
 from lance_align.errors import ArgumentError, LanceAlignError, MissingExtraError
 from lance_align.jobs.failures import GO_ON
 from lance_align.jobs.report import JobReport
+from lance_align.tables.creation import open_table
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.index_plan import TRAINING_ROWS, IndexPlan
+from lance_align.tables.handles import lancedb_table
+from lance_align.tables.index_plan import TRAINING_ROWS, IndexPlan, plan_index
 from lance_align.tables.index_report import IndexReport
 from lance_align.tables.indexes import create_index
 from lance_align.tables.location import TableLocation
@@ -43,13 +45,31 @@ def with_indexes(report: JobReport, location: TableLocation, vectors: Sequence[s
     """The report of a job, and what was done about the indexes of its vector columns after it; nothing is raised."""
     if index == "none":
         return report
-    from lance_align.indexing.building import build_index  # LanceDB takes seconds, which a job need not begin with
-
     spread = index == "distributed" or (_nodes() > 1 and _has_lance_ray())
     for vector in vectors:
+        needless = _needless(location, vector)
+        if needless is not None:
+            report = dataclasses.replace(report, indexes=(*report.indexes, needless))
+            continue
+        from lance_align.indexing.building import build_index  # LanceDB takes seconds to import
+
         build = functools.partial(build_index, vector=vector, build=distributed_index if spread else create_index)
         report = _with_index(report, location, vector, build)
     return report
+
+
+def _needless(location: TableLocation, vector: str) -> IndexReport | None:
+    """What `build_index` says of a column that has no index and needs none; None of others, and of what fails."""
+    try:
+        dataset: Any = open_table(location.uri, storage_options=location.storage_options)
+        if any(vector in index.field_names for index in dataset.describe_indices()):
+            return None
+        rows = int(dataset.count_rows())
+        if plan_index(rows, dataset.schema.field(vector).type.list_size) is not None:
+            return None
+    except (LanceAlignError, AttributeError, KeyError, *LANCE_ERRORS):
+        return None
+    return IndexReport(vector=vector, action="none", rows=rows)
 
 
 def with_text_index(report: JobReport, location: TableLocation, column: str) -> JobReport:
@@ -62,12 +82,9 @@ def with_text_index(report: JobReport, location: TableLocation, column: str) -> 
 def _with_index(
     report: JobReport, location: TableLocation, column: str, build: Callable[[Any], IndexReport]
 ) -> JobReport:
-    import lancedb  # takes seconds, which a job need not begin with
-
     version = report.table_version
     try:
-        with lance_failures("open", location.uri):
-            table = lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
+        table = lancedb_table(location)
         found = build(table)
         version = max(version, int(table.version))
     except (LanceAlignError, RayError, MemoryError, ImportError, *LANCE_ERRORS) as error:

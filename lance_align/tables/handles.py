@@ -1,11 +1,13 @@
-"""From a table that LanceDB opened to its Lance dataset."""
+"""From a table that LanceDB opened to its Lance dataset, and the other way."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lance_align.errors import TableError
+from lance_align.tables.creation import open_table
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.location import TableLocation
 
 
 def dataset_of(table: Any) -> Any:
@@ -21,3 +23,17 @@ def dataset_of(table: Any) -> Any:
         )
     with lance_failures("open", str(getattr(table, "name", "the table"))):
         return table.to_lance()
+
+
+def lancedb_table(location: TableLocation) -> Any:
+    """The open LanceDB table; looked for first, because LanceDB makes the folder of a database that is not there.
+
+    Raises:
+        TableError: it is not there, or cannot be opened.
+    """
+    import lancedb  # takes seconds, which a job need not begin with
+
+    if open_table(location.uri, storage_options=location.storage_options) is None:
+        raise TableError(f"{location.uri} is not there; check db and table")
+    with lance_failures("open", location.uri):
+        return lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)
