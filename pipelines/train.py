@@ -114,12 +114,13 @@ def train(
     from lance_align.jobs.train import TrainJob, train_on_table
     from lance_align.training import Trainer, TrainOptions
     from lance_align.training.log import logged
-    from lance_align.training.recipe import align_tiny
 
     torch.set_num_threads(threads or torch.get_num_threads())
     options = TrainOptions(**named(TrainOptions, {**(FINE_TUNING if table else FROM_NOTHING), **given}))
     with logged(out) as report:
         if table is None:
+            from lance_align.training.recipe import align_tiny
+
             trainable, source = align_tiny(Path(str(artwork)), scenes=scenes, seed=seed)
             Trainer(trainable, source, options, directory=out, report=report).run().save(out)
         else:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lance_align import embed
 from lance_align.encoders import resolve_spec
-from lance_align.jobs.cluster import shape
 from lance_align.jobs.plan import BLOCK_BYTES, MAX_GROUP, gathered, grouped
+from lance_align.jobs.shape import shape
 from lance_align.jobs.sources import Split
 from tests.corpus import parquet, pictures, stored
 

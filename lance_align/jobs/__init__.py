@@ -9,7 +9,8 @@ running    one run of it, on the driver: receipts, rounds of commits, the accoun
 gathering  rounds of commits that end in time
 rounds     when receipts become a version of the table
 plan       the Ray Data plan: read and decode in tasks, embed and write in a pool of actors
-cluster    which Ray, and how its processors are divided
+cluster    which Ray
+shape      how its processors are divided
 sources    whatever holds the rows
 columns    which column is what
 ids        names for rows

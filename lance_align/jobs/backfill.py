@@ -16,7 +16,7 @@ from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.checks import check_positive
-from lance_align.jobs.cluster import cluster, shape
+from lance_align.jobs.cluster import cluster
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.running import FillJob
@@ -24,6 +24,7 @@ from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
+from lance_align.jobs.shape import shape
 from lance_align.jobs.sources.location import References, locate
 from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS

@@ -1,9 +1,8 @@
-"""Ray for a job: the cluster that is there, or one on this machine; and how a job divides its processors."""
+"""Ray for a job: the cluster that is there, or one on this machine."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import re
@@ -17,64 +16,9 @@ import ray
 import ray.data  # sets its loggers up
 from ray._private import ray_logging
 
-from lance_align.encoders.devices import Precision
-from lance_align.encoders.engines.base import EngineName, default_engine
 from lance_align.errors import JobError
-from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
-from lance_align.spec import ImageSpec, ModelSpec
 
-# A pool actor on a CPU-only cluster uses this many logical CPUs, where the cluster has twice as many: torch's speed-up
-# flattens beyond a few threads, and decoding needs the other half.
-CPUS_PER_ACTOR = 4
-# It reserves this much of one, and the job reads with fewer tasks instead. An actor keeps what it reserves until its
-# job ends: were that half the cluster, the actors of two jobs would hold all of it and neither job could read.
-RESERVED_CPUS = 0.1
 CONNECT_TIMEOUT_S = 10.0
-SMALL_IMAGE_PIXELS = 128 * 128
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """How a job uses its cluster.
-
-    Attributes:
-        actors: processes that hold the model.
-        cpus: logical CPUs each of them reserves, which may be fewer than it uses.
-        gpus: GPUs each of them reserves.
-        threads: torch threads each of them uses.
-        readers: tasks that read and decode at once, as far as there is a CPU for each.
-        block_rows: rows an actor embeds and writes at once, which is also the size of a fragment.
-        stall_seconds: after so long without progress a worker ends itself, and its work is tried again elsewhere.
-        device: where the model runs; see `load_encoder`.
-        engine: what runs its image tower; see `load_encoder`.
-        precision: what it computes in; see `load_encoder`.
-        open_ended: `readers` is how many there may be at first: nodes which join later read too.
-    """
-
-    actors: int
-    cpus: float
-    gpus: float
-    threads: int
-    readers: int
-    block_rows: int
-    stall_seconds: float = DEFAULT_STALL_SECONDS
-    device: str = "auto"
-    engine: EngineName = "auto"
-    precision: Precision = "auto"
-    open_ended: bool = False
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """What was chosen, by the names of the job's options."""
-        names = ("readers", "actors", "threads", "device", "engine", "precision", "block_rows")
-        chosen = {name: getattr(self, name) for name in names}
-        if self.device == "auto":
-            chosen["device"] = "cuda" if self.gpus else "cpu"
-        if self.precision == "auto":
-            chosen["precision"] = "bfloat16" if chosen["device"].startswith("cuda") else "float32"
-        if self.engine == "auto":
-            chosen["engine"] = default_engine(chosen["device"], in_float32=chosen["precision"] == "float32")
-        return chosen
 
 
 @contextlib.contextmanager
@@ -171,53 +115,3 @@ def _quieten() -> None:
             handler.setLevel(logging.CRITICAL)
     # Few rows for many actors are no mistake.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors", category=UserWarning)
-
-
-def shape(
-    spec: ModelSpec | None,
-    *,
-    actors: int | None,
-    block_rows: int | None,
-    readers: int | None = None,
-    threads: int | None = None,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    device: str = "auto",
-    engine: EngineName = "auto",
-    precision: Precision = "auto",
-) -> Shape:
-    """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
-
-    Args:
-        spec: an encoder, or None for another model, which says `block_rows` itself.
-        actors, readers, threads: None for the rule above; see `Shape`.
-        block_rows: None for 1,024, or 128 of videos, and where a CPU embeds large images and 1,024 would take minutes.
-        stall_seconds, device, engine, precision: see `Shape`.
-    """
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-    if block_rows is None:
-        image = spec.image if spec is not None else ImageSpec(resize=(1, 1), crop=(1, 1))
-        is_quick = gpus > 0 and image.frames is None  # 1,024 videos of 8 frames of 224 px would take 1.2 GB
-        block_rows = 1024 if is_quick or image.pixels <= SMALL_IMAGE_PIXELS else 128
-    actors = actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
-    if gpus:
-        reserved = 1.0 if cpus > actors else 0.0
-        used, own_threads = int(reserved), 1
-    else:
-        used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
-        reserved = RESERVED_CPUS if used else 0.0
-        cores = max(1, min(cpus, os.cpu_count() or 1))
-        own_threads = CPUS_PER_ACTOR if used == CPUS_PER_ACTOR else max(1, cores // actors)
-    return Shape(
-        actors=actors,
-        cpus=reserved,
-        gpus=min(1.0, gpus / actors),
-        threads=threads or own_threads,
-        readers=readers or max(1, cpus - used * actors),
-        block_rows=block_rows,
-        stall_seconds=stall_seconds,
-        device=device,
-        engine=engine,
-        precision=precision,
-        open_ended=gpus > 0 and readers is None,
-    )

@@ -20,7 +20,7 @@ from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.backfill import backfill
 from lance_align.jobs.checks import check_positive
-from lance_align.jobs.cluster import Shape, cluster, shape
+from lance_align.jobs.cluster import cluster
 from lance_align.jobs.columns import find_image
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
 from lance_align.jobs.filling.rounds import FillRounds
@@ -29,6 +29,7 @@ from lance_align.jobs.filling.texts import TextMaker
 from lance_align.jobs.indexing import index_objection, with_text_index
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
+from lance_align.jobs.shape import Shape, shape
 from lance_align.jobs.sources.location import References, locate
 from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS

@@ -18,7 +18,7 @@ from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.checks import check_positive
-from lance_align.jobs.cluster import cluster, shape
+from lance_align.jobs.cluster import cluster
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.ledger.ledger import OnChanged
@@ -26,6 +26,7 @@ from lance_align.jobs.policy import Duplicates, Policy, WhenGone
 from lance_align.jobs.report import JobReport, parse_max_errors
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.running import Job
+from lance_align.jobs.shape import shape
 from lance_align.jobs.sources import Format, open_source
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target

@@ -19,10 +19,10 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from lance_align.jobs.cluster import Shape
 from lance_align.jobs.ledger.actor import RemoteLedger
 from lance_align.jobs.ledger.ledger import SPLIT_BITS
 from lance_align.jobs.receipts import Receipt
+from lance_align.jobs.shape import Shape
 from lance_align.jobs.sources import Split
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import BlockWriter, Target

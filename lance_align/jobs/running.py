@@ -12,7 +12,6 @@ from typing import Any
 from ray.exceptions import RayError
 
 from lance_align.errors import JobError, SourceError
-from lance_align.jobs.cluster import Shape
 from lance_align.jobs.failures import GO_ON, job_failures
 from lance_align.jobs.ledger.actor import RemoteLedger
 from lance_align.jobs.ledger.ledger import MAX_SPLITS, NOTES, SPLIT_BITS, Noted, Tally
@@ -22,6 +21,7 @@ from lance_align.jobs.policy import Policy, doubled
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
+from lance_align.jobs.shape import Shape
 from lance_align.jobs.sources import Source
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target

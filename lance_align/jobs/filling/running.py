@@ -16,7 +16,6 @@ import pyarrow as pa
 from lance_align.describers.base import CUT
 from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import JobError
-from lance_align.jobs.cluster import Shape
 from lance_align.jobs.failures import GO_ON, job_failures
 from lance_align.jobs.filling.gaps import ReadGaps, gap_splits
 from lance_align.jobs.filling.making import Maker
@@ -24,6 +23,7 @@ from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.plan import stream
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, plan_line
+from lance_align.jobs.shape import Shape
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import Filler, Survey
 

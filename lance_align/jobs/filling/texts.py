@@ -12,10 +12,10 @@ from lance_align.describers.loading import load_describer
 from lance_align.describers.spec import DescriberSpec
 from lance_align.encoders.once import Once
 from lance_align.images import Pixels
-from lance_align.jobs.cluster import Shape
 from lance_align.jobs.filling.gaps import TEXT
 from lance_align.jobs.filling.making import Maker
 from lance_align.jobs.filling.pictures import pictures_of
+from lance_align.jobs.shape import Shape
 from lance_align.jobs.stages.batches import Batches
 from lance_align.jobs.stages.decode import REASON
 from lance_align.tables.filling import Filling

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lance_align.jobs.cluster import Shape
 from lance_align.jobs.filling.gaps import TEXT
 from lance_align.jobs.filling.making import Maker
+from lance_align.jobs.shape import Shape
 from lance_align.jobs.stages.batches import Batches
 from lance_align.jobs.stages.encode import embed_pixels, embed_texts, vector_column, worker_encoder
 from lance_align.spec import ModelSpec

@@ -25,9 +25,9 @@ from lance_align.errors import RowError
 from lance_align.images import Pixels
 from lance_align.jobs import watchdog
 from lance_align.jobs.attempts import attempts
-from lance_align.jobs.cluster import Shape
 from lance_align.jobs.ids import id_hashes
 from lance_align.jobs.receipts import Receipt, packed
+from lance_align.jobs.shape import Shape
 from lance_align.jobs.stages.batches import Batches
 from lance_align.jobs.stages.decode import PIXELS, REASON, REPLACES, SECONDS, pixel_block
 from lance_align.spec import ModelSpec
