@@ -74,7 +74,7 @@ class _Answers(BaseHTTPRequestHandler):
         revision = known[key]
         content = {file: (self.server.directory / file).read_bytes() for file in revision.files} | dict(revision.others)
         if what == "revision":
-            siblings = [{"rfilename": file} for file in sorted(content)]
+            siblings = [{"rfilename": file, "blobId": _digest(data)} for file, data in sorted(content.items())]
             self._json({"id": name, "modelId": name, "sha": revision.commit, "siblings": siblings})
         elif what == "tree":
             files = sorted(content.items())
@@ -95,6 +95,36 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
+        """Quiet."""
+
+
+class Unwell(ThreadingHTTPServer):
+    """A hub with a fault; notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Fails)
+        self.asked: list[str] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def __exit__(self, *raised: object) -> None:
+        self.shutdown()
+        super().__exit__(*raised)
+
+
+class _Fails(BaseHTTPRequestHandler):
+    server: Unwell
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_error(503)
+
+    do_HEAD = do_GET  # noqa: N815  # as above
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
         """Quiet."""
@@ -201,6 +231,11 @@ def test_where_main_has_a_pickle_alone_the_hubs_own_conversion_is_taken(hub: Hub
     nobody = "http://127.0.0.1:9"
     newest, pinned = _ask((PICKLED, None), (PICKLED, TAKEN), endpoint=nobody, cache=tmp_path)
     assert json.loads(newest) == json.loads(pinned) == online
+
+    with Unwell() as unwell:
+        (answer,) = _ask((PICKLED, None), endpoint=unwell.address, cache=tmp_path)
+        assert json.loads(answer) == online
+    assert len(unwell.asked) == len(set(unwell.asked)), "nothing is asked again until an answer comes"
 
 
 @pytest.mark.parametrize("requests", [[], [(4, "SFconvertbot")], [(6, "stranger"), (5, "stranger")]])

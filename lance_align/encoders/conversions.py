@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CONVERTER = "SFconvertbot"  # the hub's account; a request of anybody else is not looked at
+TIMEOUT_S = 10.0  # as huggingface_hub's own for the files of a model
 
 
 def has_safetensors(directory: Path) -> bool:
@@ -61,7 +62,7 @@ def cached(repo_id: str) -> str | None:
 
 def _pickles(api: HfApi, repo_id: str, revision: str) -> dict[str, str]:
     """Names of the files of weights that are pickles, and what git knows their content by."""
-    from huggingface_hub.hf_api import RepoFile
-
-    files = api.list_repo_tree(repo_id, revision=revision)
-    return {file.path: file.blob_id for file in files if isinstance(file, RepoFile) and file.path.endswith(".bin")}
+    # One request, asked once: lists of files are asked for again and again, half a minute where there is no network.
+    info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    files = {file.rfilename: file.blob_id for file in info.siblings or ()}
+    return {name: blob for name, blob in files.items() if blob is not None and name.endswith(".bin")}
