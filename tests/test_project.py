@@ -84,11 +84,23 @@ def test_importing_registers_the_function_and_loads_neither_torch_nor_ray(import
     assert done.stdout.strip() == "[]"
 
 
-def test_lancedb_is_imported_by_whom_it_serves() -> None:
-    """It takes seconds, in each worker of a job."""
-    program = "import sys, lance_align, lance_align.jobs.plan; print('lancedb' in sys.modules)"
+@pytest.mark.parametrize(
+    ("does", "without"),
+    [
+        ("import lance_align.jobs.plan", "lancedb"),
+        ("import pipelines.embed, pipelines.describe, pipelines.backfill", "lancedb torch transformers"),
+        ("import lance_align.jobs.ledger.actor", "lancedb torch transformers ray.data"),
+        (
+            "from lance_align import resolve_spec; resolve_spec('align-tiny')",
+            "transformers.models.align.modeling_align",
+        ),
+    ],
+)
+def test_what_takes_seconds_to_import_is_imported_by_whom_it_serves(does: str, without: str) -> None:
+    """In each process of a job, before its first row."""
+    program = f"import sys; {does}; print(sorted(set({without.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "[]"
 
 
 def test_modules_stay_readable() -> None:
