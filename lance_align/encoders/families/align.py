@@ -35,6 +35,7 @@ _BERT_FIELDS = (
 class Align(Family):
     """The image vector has no projection of its own; cosines are divided by a temperature."""
 
+    config_class = "AlignConfig"
     model_class = "AlignModel"
     tensors = ("vision_model.", "text_model.", "text_projection.", "temperature")
     # BERT's tanh pooler does not enter ALIGN's vector; the buffers were saved by transformers before 4.31.

@@ -23,6 +23,7 @@ class Family(ABC):
     """A kind of checkpoint with two towers into one space.
 
     Attributes:
+        config_class: the transformers class of its config.json.
         model_class: the transformers class whose ``save_pretrained`` writes such checkpoints.
         tensors: prefixes of all tensors of such a checkpoint.
         unused: prefixes of those that no vector depends on.
@@ -30,6 +31,7 @@ class Family(ABC):
         pads_texts: whether the model was trained on texts padded to the longest length, without a mask.
     """
 
+    config_class: ClassVar[str]
     model_class: ClassVar[str]
     tensors: ClassVar[tuple[str, ...]]
     unused: ClassVar[tuple[str, ...]] = ()
@@ -45,8 +47,8 @@ class Family(ABC):
         import transformers
 
         try:
-            # Not by the model's class: its module takes seconds to import, which only who loads weights needs.
-            return transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+            # Not the model's own `config_class`: its module takes seconds to import.
+            return getattr(transformers, self.config_class).from_dict(raw)
         except Exception as error:  # transformers validates with its own, changing, exception classes
             reason = " ".join(str(error).split())[:200]
             raise ModelError(

@@ -24,6 +24,7 @@ TEMPERATURE = 0.07
 class Blip(Family):
     """Vectors come from the first states of both towers; the head for matching is the reranker's."""
 
+    config_class = "BlipConfig"
     model_class = "BlipForImageTextRetrieval"
     tensors = ("vision_model.", "vision_proj.", "text_encoder.", "text_proj.", "itm_head.")
     unused = ("text_encoder.embeddings.position_ids",)  # a buffer of old files

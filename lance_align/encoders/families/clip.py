@@ -15,6 +15,7 @@ from lance_align.spec import ImageSpec
 class Clip(Family):
     """Texts of at most 77 tokens; a text's vector is the state at its end, which sees all words before it."""
 
+    config_class = "CLIPConfig"
     model_class = "CLIPModel"
     tensors: ClassVar[tuple[str, ...]] = (
         "vision_model.",

@@ -32,6 +32,7 @@ NEAR = 0.05
 class Dual(Family):
     """Tensor names depend on the vision model and on the release that wrote them, so transformers loads the parts."""
 
+    config_class = "VisionTextDualEncoderConfig"
     model_class = "VisionTextDualEncoderModel"
     tensors = ("vision_model.", "visual_projection.", "text_model.", "text_projection.", "logit_scale")
     processor = "ViT"

@@ -14,6 +14,7 @@ from lance_align.spec import ImageSpec
 class GroupVit(Clip):
     """Built like CLIP; its projections are two layers with a BatchNorm, which eval mode keeps from the batch."""
 
+    config_class = "GroupViTConfig"
     model_class = "GroupViTModel"
 
     def new_segmenter(self, config: Any, image: ImageSpec) -> PairTower:

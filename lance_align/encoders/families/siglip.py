@@ -18,6 +18,7 @@ from lance_align.spec import ImageSpec
 class Siglip(Family):
     """Trained on texts padded to the longest length without a mask, so padding is part of a text's vector."""
 
+    config_class = "SiglipConfig"
     model_class = "SiglipModel"
     tensors = ("vision_model.", "text_model.", "logit_scale", "logit_bias")
     processor = "Siglip"

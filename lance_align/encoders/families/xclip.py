@@ -17,6 +17,7 @@ from lance_align.spec import ImageSpec
 class XClip(Clip):
     """The picture is a video of as many frames as the configuration says."""
 
+    config_class = "XCLIPConfig"
     model_class = "XCLIPModel"
     tensors = (*Clip.tensors, "mit.", "prompts_")
     processor = "VideoMAE"
