@@ -98,11 +98,23 @@ ONCE: list[tuple[Site, Action, bool]] = [
     ("after_commit", "value_error", False),
 ]
 
+# A job costs seconds. A killed process is to the others what one that exits is; of the rest a neighbour runs always.
+ONCE_SLOW: set[tuple[Site, Action]] = {
+    *((site, action) for site, action, _ in ONCE if action == "kill"),
+    ("after_read", "value_error"),
+    ("before_fragment", "disk_full"),
+    ("before_fragment", "value_error"),
+    ("before_fragment", "hang"),
+    ("after_fragment", "value_error"),
+    ("after_fragment", "hang"),
+    ("before_commit", "disk_full"),
+    ("after_commit", "value_error"),
+}
+
 
 @pytest.mark.parametrize(
     ("site", "action", "passes"),
-    # A job costs seconds, and a killed process is to the others what one that exits is.
-    [pytest.param(*once, marks=pytest.mark.slow if once[1] == "kill" else ()) for once in ONCE],
+    [pytest.param(*once, marks=pytest.mark.slow if once[:2] in ONCE_SLOW else ()) for once in ONCE],
 )
 def test_a_fault_that_happens_once(site: Site, action: Action, passes: bool, source: Source, tmp_path: Path) -> None:
     with Faults() as faults:
@@ -129,12 +141,18 @@ ALWAYS: list[tuple[Site, Action]] = [
     ("before_commit", "os_error"),
     ("after_commit", "os_error"),
 ]
-ELEVEN_STARTS = {("after_read", "exit"), ("encode", "kill")}  # until the job gives up: most of a minute
+# Eleven starts until the job gives up, most of a minute; and two whose neighbours run always.
+ALWAYS_SLOW = {
+    ("after_read", "exit"),
+    ("encode", "kill"),
+    ("before_fragment", "os_error"),
+    ("after_commit", "os_error"),
+}
 
 
 @pytest.mark.parametrize(
     ("site", "action"),
-    [pytest.param(*always, marks=pytest.mark.slow if always in ELEVEN_STARTS else ()) for always in ALWAYS],
+    [pytest.param(*always, marks=pytest.mark.slow if always in ALWAYS_SLOW else ()) for always in ALWAYS],
 )
 def test_a_fault_that_stays_ends_the_job_and_the_same_command_goes_on(
     site: Site, action: Action, source: Source, tmp_path: Path

@@ -85,7 +85,9 @@ def test_the_plan_follows_from_rows_and_dimension() -> None:
     assert has_outgrown(401, rows_when_built=100)
 
 
-@pytest.mark.parametrize("kind", ["IVF_FLAT", "IVF_SQ", "IVF_PQ", "IVF_RQ", "IVF_HNSW_SQ"])
+@pytest.mark.parametrize(
+    "kind", ["IVF_FLAT", "IVF_SQ", "IVF_PQ", pytest.param("IVF_RQ", marks=pytest.mark.slow), "IVF_HNSW_SQ"]
+)
 def test_the_recall_that_is_reported_is_the_true_one(table: Any, kind: str) -> None:
     report = build_index(table, index=kind)
     assert (report.action, report.type, report.rows) == ("built", kind, ROWS - NULLS)
