@@ -5,8 +5,9 @@ Jobs are scripts: see ``pipelines/``.
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.console import Console
-from rich.table import Table
 
 from lance_align.encoders.catalogue import known_models
 from lance_align.encoders.families import FAMILIES
@@ -18,16 +19,15 @@ app = application("lance-align", "Search tables of images and text with words, p
 @app.command
 def models() -> None:
     """Print the supported families, and the checkpoints known by name: those here, and those the hub has."""
-    console = Console()
-    console.print(f"families: {', '.join(sorted(FAMILIES))}", highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for title in ("family", "checkpoint", "dim", "here", ""):
-        # Names are to be copied, so it is the last column that gives way on a narrow screen.
-        table.add_column(title, justify="right" if title == "dim" else "left", no_wrap=title != "")
-    for model in known_models():
-        here = "no" if model.size_mb is None else f"{model.size_mb:,.0f} MB"
-        table.add_row(model.family, model.name, str(model.dim), here, model.summary)
-    console.print(table)
+    console = Console(highlight=False)
+    console.print(f"families: {', '.join(sorted(FAMILIES))}")
+    found = known_models()
+    family, name = (max(len(getattr(model, column)) for model in found) for column in ("family", "name"))
+    for model in found:
+        here = "not here" if model.size_mb is None else f"here, {model.size_mb:,.0f} MB"
+        # Not a table: names are to be copied, and what is said of them would stand in a column of three letters.
+        console.print(f"\n{model.family:{family}}  {model.name:{name}}  {model.dim:>4}  {here}", soft_wrap=True)
+        console.print(textwrap.indent(textwrap.fill(model.summary, max(40, console.width - 4)), "    "), soft_wrap=True)
 
 
 def main() -> None:

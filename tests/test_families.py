@@ -300,12 +300,20 @@ def test_readmes_table_of_models_is_true_line_by_line() -> None:
     assert resolve_spec("align-tiny").dim == known["align-tiny"][1]
 
 
-def test_the_command_line_lists_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_the_command_line_lists_what_is_known(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lance_align.__main__ import app
 
+    monkeypatch.setenv("COLUMNS", columns)
     app(["models"], result_action="return_value")
     printed = capsys.readouterr().out
     assert all(name in printed.replace("\n", "") for name in FAMILIES)
+    for model in known_models():  # names on one line to be copied; what is said of them to be read
+        assert any(model.name in line.split() for line in printed.splitlines()), model.name
+        assert model.summary in " ".join(printed.split())
+    assert len(printed.splitlines()) < 8 * len(known_models())
     models = {model.name: model for model in known_models()}
     assert set(models) == {each.name for each in KNOWN_CHECKPOINTS.values() if each.source != "none"}
     assert models["align-tiny"].size_mb == pytest.approx(11, abs=2)
