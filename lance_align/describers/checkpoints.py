@@ -12,6 +12,7 @@ from lance_align.encoders import hub
 from lance_align.encoders.checkpoints import read_json
 from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.fingerprint import fingerprint
+from lance_align.encoders.once import LOADING
 from lance_align.errors import ArgumentError, ModelError
 
 # What decides a text, as patterns: no code, no pickles, no other framework's weights.
@@ -171,7 +172,8 @@ def _classes(raw: dict[str, Any]) -> set[str]:
 
 def _is_chat_class(kind: object, classes: set[str]) -> bool:
     """Whether transformers itself has the class, and lists it among those that take pictures and texts."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+    with LOADING:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
     known = KNOWN.get(kind) if isinstance(kind, str) else None
     names = {known} if isinstance(known, str) else set(known or ())

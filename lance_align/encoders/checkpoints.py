@@ -13,6 +13,7 @@ from lance_align.encoders import hub
 from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.geometry import read_image_spec
+from lance_align.encoders.once import LOADING
 from lance_align.errors import ModelError
 from lance_align.spec import KNOWN_CHECKPOINTS, ModelSpec
 
@@ -28,17 +29,26 @@ class Located:
 
 
 def resolve_spec(model: str | Path, *, revision: str | None = None) -> ModelSpec:
-    """Describe a model without building it: configurations are read and weights are hashed.
+    """Describe a model without loading it: configurations are read, weights are hashed.
+
+    What loading it would refuse is refused here: the header of the weights is compared with what its configuration
+    asks for, and its tokenizer is read.
 
     Args:
         model: a known name (``"align-tiny"``, ``"kakaobrain/align-base"``, ``"fake"``), a hub id, or a local directory.
         revision: a branch, tag or commit of a hub model; the spec records the commit.
 
     Raises:
-        ModelError: no such model, the hub cannot be reached, a model of another family, or weights that are not one
-            safetensors file.
+        ModelError: no such model, the hub cannot be reached, a model of another family, weights that are not one
+            safetensors file or do not fit the configuration, or no tokenizer.
     """
-    return locate(model, revision=revision).spec
+    located = locate(model, revision=revision)
+    # The bundled model is whole: its tests say so, and to compare it would import for seconds.
+    if located.directory is not None and located.directory.parent != BUNDLED:
+        towers: Any = importlib.import_module("lance_align.encoders.two_towers")
+        with LOADING:
+            towers.check_whole(located.spec, located.directory)
+    return located.spec
 
 
 def locate(model: str | Path, *, revision: str | None = None) -> Located:
@@ -64,8 +74,9 @@ def _read(directory: Path, *, name: str, revision: str | None) -> Located:
         check_weights(directory)
         path = directory / "config.json"
         raw = read_json(path)
-        kind = family(raw.get("model_type"), where=str(path))
-        config = kind.config(raw, where=str(path))
+        with LOADING:
+            kind = family(raw.get("model_type"), where=str(path))
+            config = kind.config(raw, where=str(path))
         found, where = read_processor(directory)
         image = read_image_spec(found, where=where, processor=kind.processor, frames=kind.frames(config))
         kind.check_image(config, image, where=where)

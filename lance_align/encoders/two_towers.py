@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from lance_align.encoders.once import Once
 from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.tokens import Tokens, batches_by_length
 from lance_align.encoders.weights import Weights
-from lance_align.errors import ArgumentError, ModelError, RowError
+from lance_align.errors import ArgumentError, MissingExtraError, ModelError, RowError
 from lance_align.spec import ModelSpec
 from lance_align.visuals import VisualInput
 
@@ -213,6 +215,22 @@ def opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
     path = directory / "config.json"
     kind = family(spec.family, where=str(path))
     return kind, kind.config(read_json(path), where=str(path)), Weights(directory / "model.safetensors")
+
+
+@functools.lru_cache(maxsize=64)
+def check_whole(spec: ModelSpec, directory: Path) -> None:
+    """Refuse what loading and using the towers would refuse, without loading weights.
+
+    Raises:
+        ModelError: the header of the weights is damaged, tensors are missing, left over or of other shapes than
+            config.json asks for, or the tokenizer is missing or damaged.
+    """
+    kind, config, weights = opened(spec, directory)
+    kind.check_weights(weights)
+    kind.check_towers(config, spec.image, directory, weights)
+    kind.score(weights)
+    with suppress(MissingExtraError):  # pictures can be embedded; the first text says it
+        Tokens(directory, max_tokens=spec.max_tokens)
 
 
 def _checked(spec: ModelSpec, directory: Path) -> tuple[bool, Score]:
