@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pydantic
 from lancedb.embeddings import EmbeddingFunction, register
+from numpy.typing import NDArray
 
 from lance_align.encoders import is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
@@ -132,11 +134,13 @@ class AlignFunction(EmbeddingFunction):
         composed = Query(query)
         return [composed.encode(self.encoder())]
 
-    def compute_source_embeddings(self, source: Source, *_args: Any, **_kwargs: Any) -> list[Vectors | None]:
+    def compute_source_embeddings(
+        self, source: Source, *_args: Any, **_kwargs: Any
+    ) -> list[NDArray[np.float64] | None]:
         """Embed the values of a source column; the result is as long as the input.
 
         Returns:
-            A vector ``(dim,) float32``, or None where the value is null or cannot be embedded; how many and why is
+            A vector ``(dim,) float64`` of float32 numbers, or None where the value is null or cannot be embedded; how many and why is
             logged. LanceDB stores None as null if the rows are added with ``on_bad_vectors="null"``, and refuses the
             rows by default.
 
@@ -144,14 +148,15 @@ class AlignFunction(EmbeddingFunction):
             ModelError: as `encoder`.
         """
         encoder = self.encoder()
-        vectors: list[Vectors | None] = []
+        vectors: list[NDArray[np.float64] | None] = []
         reasons: Counter[str] = Counter()
         for values in _batches(source):
             if self.source == "text":
                 embedded = _encode_captions(encoder, values)
             else:
                 embedded = encoder.encode_images([_local_path(value) for value in values])
-            vectors.extend(embedded)
+            # Numbers of 64 bits are Python floats too, which pyarrow converts to vector columns of any float type.
+            vectors.extend(None if vector is None else vector.astype(np.float64) for vector in embedded)
             reasons.update(reason for reason in embedded.reasons if reason is not None)
         if reasons:
             first, _ = reasons.most_common(1)[0]
@@ -164,7 +169,7 @@ class AlignFunction(EmbeddingFunction):
         """As `compute_query_embeddings`."""
         return list(self.compute_query_embeddings(*args, **kwargs))
 
-    def compute_source_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Vectors | None]:
+    def compute_source_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[NDArray[np.float64] | None]:
         """As `compute_source_embeddings`."""
         return self.compute_source_embeddings(*args, **kwargs)
 
