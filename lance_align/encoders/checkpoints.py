@@ -100,10 +100,7 @@ def check_weights(directory: Path) -> None:
     Raises:
         ModelError: no checkpoint, or weights that are not one safetensors file.
     """
-    if not (directory / "config.json").is_file():
-        raise ModelError(
-            f"{directory} is not a checkpoint: it has no config.json; expected what a model's save_pretrained writes"
-        )
+    check_form(directory)
     if (directory / "model.safetensors").is_file():
         return
     if (directory / "model.safetensors.index.json").is_file():
@@ -111,12 +108,41 @@ def check_weights(directory: Path) -> None:
             f"{directory} holds sharded weights; expected one model.safetensors: "
             "load it with transformers and call save_pretrained(directory, max_shard_size='10GB')"
         )
+    others = [path.name for pattern in ("*.h5", "*.msgpack") for path in directory.glob(pattern)]
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in directory.glob(pattern))
     seen = f"only {pickles[0]}, which can run code when it is opened" if pickles else "no weights"
+    seen += f" but {others[0]}, of another framework" if others else ""
     raise ModelError(
         f"{directory} holds {seen}; expected model.safetensors: "
         "convert it on a machine you trust, with transformers' from_pretrained and save_pretrained"
     )
+
+
+def check_form(directory: Path) -> None:
+    """Refuse a directory that other programs write, by its name and with the remedy.
+
+    Raises:
+        ModelError: it is not what transformers' ``save_pretrained`` writes for a whole model.
+    """
+    if (directory / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{directory} holds a PEFT adapter (adapter_config.json); expected the whole model: load it with peft, and "
+            "save what merge_and_unload() gives, and its processor, with save_pretrained"
+        )
+    if (directory / "config.json").is_file():
+        return
+    open_clip = sorted(path.name for path in directory.glob("open_clip*"))
+    inner = sorted(path.parent.name for path in directory.glob("*/config.json"))
+    inner += sorted(f"snapshots/{path.parent.name}" for path in directory.glob("snapshots/*/config.json"))
+    if inner:
+        remedy = f"there is one in it: name {directory / inner[0]}"
+    elif (directory / "modules.json").is_file():
+        remedy = "it is of sentence-transformers (modules.json): name the folder in it that has a config.json"
+    elif open_clip:
+        remedy = f"it is of open_clip ({open_clip[0]}): name one in transformers' form, or convert it to CLIPModel"
+    else:
+        remedy = "expected what a model's save_pretrained writes"
+    raise ModelError(f"{directory} is not a checkpoint: it has no config.json; {remedy}")
 
 
 def tokenizer_limit(directory: Path) -> int:

@@ -72,7 +72,9 @@ def zero_shot(
     vectors[[reason is not None for reason in embedded.reasons]] = np.nan
     failed = [(row, reason) for row, reason in enumerate(embedded.reasons) if reason is not None]
     if failed:
-        _log.warning("%d of %d images have no probabilities; the first is image %d: %s", len(failed), len(images), *failed[0])
+        _log.warning(
+            "%d of %d images have no probabilities; the first is image %d: %s", len(failed), len(images), *failed[0]
+        )
     return Probabilities(
         label_probabilities(vectors, labels, encoder=encoder, template=template), reasons=embedded.reasons
     )

@@ -27,7 +27,13 @@ def recipe(spec: ModelSpec, *, engine: str) -> str:
         spec: of the model.
         engine: its name and release.
     """
-    parts = [engine, spec.fingerprint, spec.family, repr(spec.image), *(f"{name} {version(name)}" for name in _LIBRARIES)]
+    parts = [
+        engine,
+        spec.fingerprint,
+        spec.family,
+        repr(spec.image),
+        *(f"{name} {version(name)}" for name in _LIBRARIES),
+    ]
     kind = type(family(spec.family, where=spec.name))
     modules = dict.fromkeys(each.__module__ for each in kind.__mro__ if each.__module__.startswith(_OURS))
     for name in (*modules, f"{__package__}.graph", f"{__package__}.base"):
@@ -61,7 +67,9 @@ def _functions(members: Any, where: str) -> Iterator[str]:
 def _code(code: CodeType) -> str:
     """Instructions, names and constants, without line numbers and places of files."""
     constants = (
-        _code(each) if isinstance(each, CodeType) else repr(sorted(each, key=repr) if isinstance(each, frozenset) else each)
+        _code(each)
+        if isinstance(each, CodeType)
+        else repr(sorted(each, key=repr) if isinstance(each, frozenset) else each)
         for each in code.co_consts
     )
     return f"{code.co_code.hex()} {code.co_names} {code.co_freevars} {' '.join(constants)}"
