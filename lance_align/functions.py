@@ -141,8 +141,8 @@ class AlignFunction(EmbeddingFunction):
 
         Returns:
             A vector ``(dim,) float64`` of float32 numbers, or None where the value is null or cannot be embedded; how
-            many and why is logged. LanceDB stores None as null if the rows are added with ``on_bad_vectors="null"``, and refuses the
-            rows by default.
+            many and why is logged. LanceDB stores None as null if the rows are added with ``on_bad_vectors="null"``,
+            and refuses the rows by default.
 
         Raises:
             ModelError: as `encoder`.
