@@ -24,7 +24,7 @@ from PIL import Image
 
 import lance_align
 from lance_align.benchmarks.weights import build_model
-from lance_align.errors import ArgumentError, LanceAlignError, ModelError
+from lance_align.errors import ArgumentError, LanceAlignError, ModelError, TableError
 from lance_align.functions import AlignFunction
 from lance_align.images import load, to_pixels
 from lance_align.tables.location import TableLocation
@@ -357,3 +357,11 @@ def test_a_model_that_was_not_allowed_is_not_read(tmp_path: Path) -> None:
         function.ndims()
     with pytest.raises(ModelError, match="not a known checkpoint"):
         function.compute_source_embeddings(["x"])
+
+
+def test_a_job_says_at_once_that_it_writes_no_vectors_of_16_bits(place: TableLocation) -> None:
+    table = lancedb.connect(place.db).open_table(place.name)
+    table.alter_columns({"path": "vector", "data_type": pa.list_(pa.float16(), FAKE_SPEC.dim)})
+    table.add([{"id": "new", "image": png(RED)}])  # by LanceDB it works
+    with pytest.raises(TableError, match=r"'vector' .* is fixed_size_list<item: halffloat>\[32\], but a job writes"):
+        lance_align.backfill(db=place.db, table=place.name, executor="local")
