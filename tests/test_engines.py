@@ -160,7 +160,6 @@ def test_releases_that_compute_otherwise_stand_beside_each_other(
 def test_the_name_of_a_graph_is_the_same_in_each_process(spec: ModelSpec) -> None:
     script = (
         "from lance_align import resolve_spec; from lance_align.encoders.engines.recipe import recipe\n"
-        "import lance_align.encoders.engines.choice\n"
         "print(recipe(resolve_spec('align-tiny'), engine='e'))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}

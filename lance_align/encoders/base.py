@@ -148,7 +148,8 @@ def check_list(values: object, what: str) -> None:
     """
     if isinstance(values, (str, bytes, bytearray, memoryview, Path)) or _is_one_picture(values):
         raise ArgumentError(f"{what} are one {type(values).__name__}; expected a list of {what}: put it into [ ]")
-    if isinstance(values, Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+    has_order = hasattr(values, "__len__") and hasattr(values, "__getitem__") and getattr(values, "ndim", 1) > 0
+    if isinstance(values, Mapping) or not has_order:
         raise ArgumentError(f"{what} are a {type(values).__name__}; expected a list of {what}")
 
 

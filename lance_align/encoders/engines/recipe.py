@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from types import CodeType, ModuleType
@@ -37,7 +37,7 @@ def recipe(spec: ModelSpec, *, engine: str) -> str:
     kind = type(family(spec.family, where=spec.name))
     modules = dict.fromkeys(each.__module__ for each in kind.__mro__ if each.__module__.startswith(_OURS))
     for name in (*modules, f"{__package__}.graph", f"{__package__}.base"):
-        parts.extend(_written(sys.modules[name]))
+        parts.extend(_written(importlib.import_module(name)))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -66,10 +66,11 @@ def _functions(members: Any, where: str) -> Iterator[str]:
 
 def _code(code: CodeType) -> str:
     """Instructions, names and constants, without line numbers and places of files."""
-    constants = (
-        _code(each)
-        if isinstance(each, CodeType)
-        else repr(sorted(each, key=repr) if isinstance(each, frozenset) else each)
-        for each in code.co_consts
-    )
-    return f"{code.co_code.hex()} {code.co_names} {code.co_freevars} {' '.join(constants)}"
+    constants = " ".join(map(_constant, code.co_consts))
+    return f"{code.co_code.hex()} {code.co_names} {code.co_freevars} {constants}"
+
+
+def _constant(value: object) -> str:
+    if isinstance(value, CodeType):
+        return _code(value)
+    return repr(sorted(value, key=repr) if isinstance(value, frozenset) else value)  # a set's order is by chance
