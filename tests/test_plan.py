@@ -84,8 +84,10 @@ def test_the_plan_stands_in_the_log_and_in_the_report(tmp_path: Path) -> None:
     report = embed(folder, db=tmp_path, table="t", progress=False, log_file=tmp_path / "log", commit_rows=9, **options)
     assert report.embedded == 12
     assert len(stored(tmp_path, "t")) == 12
-    plan = "plan: executor local, readers 1, actors 1, threads 1, device cpu, engine torch, precision float32, "
+    plan = (
+        "plan: executor local, readers 1, actors 1, threads 1, device cpu, engine torch, precision float32, "
         "block_rows 6, commit_rows 9"
+    )
     assert plan in (tmp_path / "log").read_text().splitlines()[0]
     assert plan in report.to_text()
     assert json.loads(report.to_json())["plan"]["readers"] == 1
