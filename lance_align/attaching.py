@@ -11,7 +11,7 @@ from lance_align.errors import ArgumentError, LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.layout import ERROR, TAKEN_NAMES, VECTOR, EmbeddedColumn
+from lance_align.tables.layout import ERROR, VECTOR, EmbeddedColumn
 from lance_align.tables.metadata import (
     ERROR_OF_KEY,
     FINGERPRINT_KEY,
@@ -23,6 +23,7 @@ from lance_align.tables.metadata import (
     read_functions,
     read_specs,
 )
+from lance_align.tables.names import check_new_name, quoted
 
 DEFAULT_MODEL = "align-tiny"
 
@@ -102,8 +103,7 @@ def _attach(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name: str)
 def _column(*, image: str | None, text: str | None, vector: str) -> EmbeddedColumn:
     if (image is None) == (text is None):
         raise ArgumentError(f"image={image!r} and text={text!r}; expected exactly one of them, the column to embed")
-    if not vector or "." in vector or vector in TAKEN_NAMES:
-        raise ArgumentError(f"vector={vector!r} cannot be a column's name; it must not be empty or contain a period")
+    check_new_name(vector, argument="vector")
     if image is not None:
         return EmbeddedColumn(source=image, vector=vector, kind="image")
     return EmbeddedColumn(source=str(text), vector=vector, kind="text")
@@ -150,7 +150,7 @@ def _check_vector(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name
             f"{place} is {field.type}{'' if field.nullable else ' not null'}, but vectors of {spec.name!r} are "
             f"{pa.list_(pa.float32(), spec.dim)}, null where a row cannot be embedded; {advice}"
         )
-    if known is None and dataset.count_rows(f"{_quoted(vector)} IS NOT NULL"):
+    if known is None and dataset.count_rows(f"{quoted(vector)} IS NOT NULL"):
         raise TableError(f"{place} holds vectors, and the table does not say which model made them; {advice}")
 
 
@@ -182,10 +182,6 @@ def _missing_columns(schema: pa.Schema, column: EmbeddedColumn, spec: ModelSpec,
         raise TableError(f"table {name!r} has a column {error!r} already, the name that {vector!r} needs; rename one")
     missing.append(pa.field(error, pa.string(), metadata={ERROR_OF_KEY: vector.encode()}))
     return missing
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _text(value: bytes | str) -> str:

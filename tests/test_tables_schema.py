@@ -106,7 +106,7 @@ def test_a_name_that_another_layout_would_need_is_free() -> None:
     assert "uri" in table_schema(user, Layout(), FAKE_SPEC).names
 
 
-@pytest.mark.parametrize("name", ["", "a.b"])
+@pytest.mark.parametrize("name", ["", "a.b", "a`b", "`"])
 def test_a_name_lance_refuses_is_refused_first(name: str) -> None:
     with pytest.raises(TableError, match="refused by Lance; rename it"):
         table_schema(pa.schema([pa.field(name, pa.int64())]), Layout(), FAKE_SPEC)
@@ -163,7 +163,10 @@ def test_a_table_that_does_not_name_its_model_is_refused() -> None:
         (NO_COLUMNS, "no column 'caption'"),
         (pa.schema([pa.field("caption", pa.large_string())]), "'caption' of photos is large_string"),
         (pa.schema([pa.field("caption", pa.string(), nullable=False)]), "string not null"),
-        (CAPTION.append(pa.field("extra", pa.int8(), nullable=False)), "'extra' that may not be null"),
+        (
+            CAPTION.append(pa.field("extra", pa.int8(), nullable=False)),
+            r"""'extra' \(int8\) that may not be null.*alter_columns\(\{"path": "extra", "nullable": True\}\)""",
+        ),
     ],
 )
 def test_a_table_with_other_columns_is_refused(existing: pa.Schema, said: str) -> None:
@@ -198,7 +201,7 @@ def test_damaged_metadata_gives_a_typed_error_or_specs(text: bytes) -> None:
 @given(
     user=st.lists(
         st.tuples(
-            st.text(min_size=1).filter(lambda name: "." not in name and "\0" not in name),
+            st.text(min_size=1).filter(lambda name: not {".", "`", "\0"} & set(name)),
             st.sampled_from(
                 [
                     pa.null(),

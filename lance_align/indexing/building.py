@@ -18,6 +18,7 @@ from lance_align.tables.index_plan import has_outgrown, named_plan, plan_index
 from lance_align.tables.index_report import TARGET_RECALL, Action, IndexReport
 from lance_align.tables.indexes import VectorIndex, create_index, extend_index, update_metadata, vector_index
 from lance_align.tables.layout import VECTOR
+from lance_align.tables.names import quoted
 from lance_align.tables.search_settings import IndexRecord, SearchSettings, metadata_with_record, read_record
 
 # Rows that joined since the recall was measured, as a share of those there were then: more, and it is measured again.
@@ -70,7 +71,7 @@ def build_index(
             return _extended(table, vector, there, record, target_recall)
         if plan_index(rows, dim) is None:
             return IndexReport(vector=vector, action="none", rows=rows)
-    rows = int(table.count_rows(f"`{vector}` IS NOT NULL"))  # may read the column
+    rows = int(table.count_rows(f"{quoted(vector)} IS NOT NULL"))  # may read the column
     plan = plan_index(rows, dim) if index == "auto" else named_plan(index, rows, dim)
     if plan is None:
         return IndexReport(vector=vector, action="none", rows=rows)

@@ -29,6 +29,7 @@ from lance_align.tables.descriptions import read_description
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
 from lance_align.tables.layout import VECTOR_CRC32
 from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
+from lance_align.tables.names import quoted
 
 ADDRESS = "_rowaddr"  # Lance's: the fragment's id in the upper 32 bits, the place in it in the lower
 
@@ -204,7 +205,7 @@ class Filler:
             TableError: as `fill`.
         """
         target, error = self.filling.target, self.filling.error
-        failed = f"{_quoted(target)} IS NULL AND {_quoted(error)} IS NOT NULL"
+        failed = f"{quoted(target)} IS NULL AND {quoted(error)} IS NOT NULL"
         with lance_failures("look for failed rows in", self.uri):
             self._catch_up()
             rows: dict[int, pa.Table] = {}
@@ -219,7 +220,7 @@ class Filler:
 
     @property
     def _empty(self) -> str:
-        return f"{_quoted(self.filling.target)} IS NULL AND {_quoted(self.filling.error)} IS NULL"
+        return f"{quoted(self.filling.target)} IS NULL AND {quoted(self.filling.error)} IS NULL"
 
     def _write(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, dict[int, int]]:
         """One version with new values; how many rows each fragment got."""
@@ -361,7 +362,3 @@ def _addresses(dataset: Any, fragment: Any, condition: str) -> pa.Array[Any]:
         [pa.array([], pa.uint64()), *(batch.column(ADDRESS) for batch in scanner.to_batches())]
     )
     return found
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,11 +16,22 @@ from lance_align.tables.layout import ERROR, EmbeddedColumn
 FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is registered under
 FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
 SPEC_KEY = b"lance_align:spec"
+TABLE_KEY = b"lance_align:table"  # a random number, since the table was created
 # In the metadata of a column's own field, so that each goes where its column goes:
 ERROR_OF_KEY = b"lance_align:error_of"  # of an error column: the column whose missing values it explains
 FINGERPRINT_KEY = b"lance_align:fingerprint"  # of a vector column that was attached: the model it was made for
 
 Functions = list[dict[str, Any]]
+
+
+def with_table_id(schema: pa.Schema) -> pa.Schema:
+    """The schema of a table that is about to be created, with an id that no other has."""
+    return schema.with_metadata({**(schema.metadata or {}), TABLE_KEY: uuid.uuid4().hex.encode()})
+
+
+def read_table_id(schema: pa.Schema) -> bytes | None:
+    """The id that a table was created with; None for a table of other programs, or of before there were any."""
+    return (schema.metadata or {}).get(TABLE_KEY)
 
 
 def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dict[bytes | str, bytes | str]:

@@ -16,6 +16,7 @@ from lance.fragment import write_fragments as lance_write_fragments
 from lance_align.errors import JobError
 from lance_align.tables.layout import ERROR, ID
 from lance_align.tables.location import join
+from lance_align.tables.trace import Trace
 
 BATCH_ROWS = 1024
 
@@ -76,6 +77,10 @@ class Pending:
             ids += self._read(path, [ID]).column(ID).chunks
         found: pa.StringArray = pa.concat_arrays(ids)
         return found
+
+    def trace(self) -> Trace:
+        """What a version that holds these rows leaves behind; read while the files are there for certain."""
+        return Trace(frozenset(self.files), self.ids())
 
     def without(self, ids: pa.StringArray, dataset: Any) -> tuple[Pending, Dropped]:
         """The same rows but for some: fragments that hold one of these ids are written again, the others stay.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from lance_align.tables.layout import (
     ERROR,
     ID,
     IMAGE,
+    TAKEN_NAMES,
     TEXT_VECTOR,
     URI,
     VECTOR,
@@ -31,6 +34,7 @@ from lance_align.tables.metadata import (
     function_metadata,
     read_specs,
 )
+from lance_align.tables.names import is_refused
 
 __all__ = [
     "CONTENT_HASH",
@@ -59,9 +63,6 @@ __all__ = [
 
 THUMBNAIL_KEY = b"lance_align:thumbnail"  # in the metadata of a picture's field: its vector was made from the original
 PRIMARY_KEY = b"lance-schema:unenforced-primary-key"  # Lance's field metadata; merge_insert then sees equal ids
-
-# Columns that LanceDB adds to results, or that Lance keeps for itself.
-_RESULT_COLUMNS = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
 
 
 def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_key: bool = False) -> pa.Schema:
@@ -104,7 +105,7 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_ke
 
 
 def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
-    taken = [name for name in user.names if name in layout.own_columns or name in _RESULT_COLUMNS]
+    taken = [name for name in user.names if name in layout.own_columns or name in TAKEN_NAMES]
     if taken:
         raise TableError(
             f"the input has columns {taken}, names that the table needs for itself; leave them out with drop "
@@ -114,8 +115,11 @@ def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
     for name in user.names:
         if name in seen:
             raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
-        if not name or "." in name:
-            raise TableError(f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period)")
+        if is_refused(name):
+            raise TableError(
+                f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period, no backtick), "
+                "or leave it out with drop (--drop)"
+            )
         seen.add(name)
     if layout.text is not None and layout.embed != "image" and layout.text not in seen:
         raise TableError(f"there is no text column {layout.text!r}; the input has {', '.join(user.names) or 'none'}")
@@ -183,9 +187,25 @@ def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
                 f"column {field.name!r} of {uri} is {_column_type(found)}, but the new rows have "
                 f"{_column_type(field)}; cast it in the input, or write into a new table"
             )
+    check_null_fits(existing, wanted.names, uri=uri)
+
+
+def check_null_fits(existing: pa.Schema, names: Collection[str], *, uri: str) -> None:
+    """Check that rows with these columns may be appended: they hold null in all others.
+
+    Lance asks this when rows are written, but not when they are committed: a table that got such a column in between
+    could not be read any more (pylance 14).
+
+    Raises:
+        TableError: a column may not be null, as LanceDB's ``add_columns`` makes them of a literal.
+    """
     for field in existing:
-        if field.name not in wanted.names and not field.nullable:
-            raise TableError(f"{uri} has a column {field.name!r} that may not be null, but the new rows do not have it")
+        if field.name not in names and not field.nullable:
+            raise TableError(
+                f"{uri} has a column {field.name!r} ({field.type}) that may not be null, and the new rows do not have "
+                f'it; run table.alter_columns({{"path": {json.dumps(field.name)}, "nullable": True}}) once, or write '
+                "into a new table"
+            )
 
 
 def _column_type(field: pa.Field[Any]) -> str:
