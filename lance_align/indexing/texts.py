@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import check_writable
 from lance_align.tables.index_report import Action, IndexReport
 from lance_align.tables.indexes import extend_index
 from lance_align.tables.names import quoted
@@ -23,10 +24,12 @@ def build_text_index(table: Any, column: str) -> IndexReport:
         column: of strings.
 
     Raises:
-        TableError: LanceDB cannot build it, or other writers got in between each time.
+        TableError: the table stands at a version that was checked out, LanceDB cannot build the index, or other
+            writers got in between each time.
     """
     from lancedb import index
 
+    check_writable(table)
     started = time.perf_counter()
     with lance_failures(f"index the texts of {column!r} in", str(table.name)):
         table.checkout_latest()

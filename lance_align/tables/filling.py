@@ -76,8 +76,13 @@ class Filling:
     def _embedded(cls, schema: pa.Schema, vector: str) -> Filling | None:
         column, error = embedded_column(schema, vector), error_column(schema, vector)
         spec = read_specs(schema).get(vector)
-        if column is None or error is None or spec is None:
+        if column is None or error is None or spec is None or vector not in schema.names:
             return None
+        found, expected = schema.field(vector).type, pa.list_(pa.float32(), spec.dim)
+        if found != expected:
+            raise TableError(
+                f"{vector!r} is {found}, but a job writes {expected}; attach the model to another vector column"
+            )
         return cls(sources=(column.source,), kind=column.kind, target=vector, error=error, spec=spec)
 
     @classmethod
@@ -315,7 +320,7 @@ class Filler:
         schema = self.schema
         if self.filling.target in error_columns(schema):
             return own  # an added column: vector_crc32 is not about it
-        if len([name for name in read_specs(schema) if name not in error_columns(schema)]) > 1:
+        if len([name for name in read_specs(schema) if name in schema.names and name not in error_columns(schema)]) > 1:
             raise TableError(
                 f"the vectors of {self.uri} share the column {self.filling.error!r}; run the embed job on its source "
                 "again, with --retry-errors"

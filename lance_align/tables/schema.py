@@ -30,8 +30,10 @@ from lance_align.tables.metadata import (
     FUNCTION,
     FUNCTIONS_KEY,
     SPEC_KEY,
+    embedded_column,
     function_arguments,
     function_metadata,
+    function_objection,
     read_specs,
 )
 from lance_align.tables.names import is_refused
@@ -117,8 +119,8 @@ def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
             raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
         if is_refused(name):
             raise TableError(
-                f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period, no backtick), "
-                "or leave it out with drop (--drop)"
+                f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period, no "
+                "backtick), or leave it out with drop (--drop)"
             )
         seen.add(name)
     if layout.text is not None and layout.embed != "image" and layout.text not in seen:
@@ -161,17 +163,41 @@ def check_fits(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
     """
     recorded = read_specs(existing)
     for column, spec in read_specs(wanted).items():
-        if column in existing.names and column not in recorded:
+        if column not in existing.names:
+            continue  # a column that is gone binds nobody; `_check_columns` misses it
+        if column not in recorded:
             raise TableError(
                 f"{uri} does not say which model wrote its column {column!r}; write into a new table, or with the "
                 "command that created this one"
             )
-        if column in recorded and recorded[column].fingerprint != spec.fingerprint:
+        if recorded[column].fingerprint != spec.fingerprint:
             raise TableError(
                 f"{uri} holds vectors of {_describe(recorded[column])} in {column!r}, but this run uses "
                 f"{_describe(spec)}; use the table's model, or write into a new table"
             )
     _check_columns(existing, wanted, uri=uri)
+    for column in read_specs(wanted):
+        _check_function(existing, wanted, column, uri=uri)
+
+
+def _check_function(existing: pa.Schema, wanted: pa.Schema, vector: str, *, uri: str) -> None:
+    """Refuse to go on with a column that cannot be searched, or that is made from another source."""
+    made = embedded_column(wanted, vector)
+    if made is None:  # a caller without functions asks for none
+        return
+    name = f"{made.kind}={json.dumps(made.source)}, vector={json.dumps(vector)}"
+    wrong = function_objection(existing, vector, read_specs(existing)[vector])
+    if wrong is not None:
+        raise TableError(
+            f"{uri} cannot be searched in {vector!r}: {wrong}; lance_align.attach(table, {name}) writes the function "
+            "again"
+        )
+    there = embedded_column(existing, vector)
+    if there != made and there is not None:
+        raise TableError(
+            f"{vector!r} of {uri} is made from the {there.kind} column {there.source!r}, not from the {made.kind} "
+            f"column {made.source!r}; name that column, or write into a new table"
+        )
 
 
 def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
@@ -182,6 +208,15 @@ def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
                 "columns the table was created with, or write into a new table"
             )
         found = existing.field(field.name)
+        if (
+            isinstance(found.type, pa.FixedSizeListType)
+            and found.type != field.type
+            and field.name in read_specs(wanted)
+        ):
+            raise TableError(
+                f"{field.name!r} of {uri} holds vectors in {found.type}, but a job writes {field.type}; make it so with "
+                f'table.alter_columns({{"path": {json.dumps(field.name)}, "data_type": …}}), or write into a new table'
+            )
         if found.type != field.type or (field.nullable and not found.nullable):
             raise TableError(
                 f"column {field.name!r} of {uri} is {_column_type(found)}, but the new rows have "
