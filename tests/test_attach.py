@@ -514,7 +514,7 @@ def test_vectors_in_other_precisions(photos: Any, place: TableLocation, half: pa
     photos.alter_columns({"path": "vector", "data_type": pa.list_(half, 32)})
     with pytest.raises(TableError, match="vector"):
         Filler(place.uri, "vector")
-    with pytest.raises(TableError, match="'vector' of .* holds vectors in .*alter_columns"):
+    with pytest.raises(TableError, match=r"'vector' of .* holds vectors in .*alter_columns"):
         Committer.open_or_create(place.uri, photos_schema())
     with pytest.raises(TableError, match="column 'vector' of table 'photos' is fixed_size_list"):
         lance_align.attach(photos, image="image", model="fake")

@@ -214,8 +214,8 @@ def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
             and field.name in read_specs(wanted)
         ):
             raise TableError(
-                f"{field.name!r} of {uri} holds vectors in {found.type}, but a job writes {field.type}; make it so with "
-                f'table.alter_columns({{"path": {json.dumps(field.name)}, "data_type": …}}), or write into a new table'
+                f"{field.name!r} of {uri} holds vectors in {found.type}, but a job writes {field.type}; make it so "
+                f'with table.alter_columns({{"path": {json.dumps(field.name)}, "data_type": …}}), or take a new table'
             )
         if found.type != field.type or (field.nullable and not found.nullable):
             raise TableError(
