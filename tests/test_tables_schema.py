@@ -10,7 +10,7 @@ import lance
 import lancedb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lance.schema import LanceSchema
 from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
@@ -18,6 +18,7 @@ from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
 import lance_align  # noqa: F401  # registers the function
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
 from lance_align.tables.location import table_location
+from lance_align.tables.names import is_refused, quoted
 from lance_align.tables.schema import (
     FUNCTIONS_KEY,
     PRIMARY_KEY,
@@ -288,3 +289,13 @@ def test_credentials_are_not_shown() -> None:
     place = table_location("s3://bucket/db", "t", storage_options={"aws_secret_access_key": "hush"})
     assert place.storage_options == {"aws_secret_access_key": "hush"}
     assert "hush" not in repr(place)
+
+
+@given(name=st.text(min_size=1).filter(lambda name: not is_refused(name) and "\0" not in name))
+@example("select")
+@example('it\'s "quoted", \\ and \n all')
+@settings(max_examples=40, deadline=None)
+def test_any_name_stands_in_a_condition(name: str) -> None:
+    rows = pa.table({name: pa.array([1, None, None])})
+    stored = lance.write_dataset(rows, "memory://quoted", mode="overwrite")
+    assert stored.count_rows(f"{quoted(name)} IS NULL AND {quoted(name)} IS NULL") == 2
