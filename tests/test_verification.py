@@ -10,6 +10,7 @@ import lance
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lance_align
@@ -571,3 +572,42 @@ def test_another_text_column_for_the_same_vectors_is_refused(tmp_path: Path) -> 
     other = table_schema(user, Layout(embed="text", store="none", text="title"), FAKE_SPEC)
     with pytest.raises(TableError, match="made from the text column 'caption', not from the text column 'title'"):
         Committer.open_or_create(place.uri, other)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "bytes": {},
+    "texts": {"embed": "text"},
+    "both": {"embed": "both", "text": "caption"},
+    "uri": {"image": "path", "keep": "uri", "drop": ["image"]},
+    "paths": {"image": "path", "drop": ["image"]},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_of_the_job_have_the_hash_of_their_content(tmp_path: Path, layout: str) -> None:
+    pictures = [png(f"#{number * 7919:06x}") for number in range(6)]
+    for number, picture in enumerate(pictures):
+        (tmp_path / f"{number}.png").write_bytes(picture)
+    source = pa.table(
+        {
+            "id": [f"id-{number}" for number in range(6)],
+            "caption": ["one", None, "three", "four", "five", "six"],
+            "path": [f"{number}.png" for number in range(6)],
+            "number": pa.array(range(6), pa.int16()),
+            "price": pa.array([1, None, 3, 4, 5, 6], pa.decimal128(10, 2)),
+            "when": pa.array([1, 2, 3, None, 5, 6], pa.timestamp("us", "UTC")),
+            "tags": pa.array([["a"], [], None, ["b", None], ["c"], ["d"]]),
+            "kind": pa.array(["bird", "fish"] * 3).dictionary_encode(),
+            "box": pa.array([{"x": 1, "y": None}] * 6),
+            "image": pa.array(pictures, pa.binary()),
+        }
+    )
+    pq.write_table(source, tmp_path / "in.parquet")
+    options = LAYOUTS[layout]
+    where = {"db": tmp_path / "db", "table": "made", "model": "fake", "executor": "local", "progress": False}
+    lance_align.embed(tmp_path / "in.parquet", **where, **options)
+    table = opened(table_location(tmp_path / "db", "made"))
+    found = lance_align.verify(table)
+    assert (found.findings, found.unchecked) == ((), ())
+    table.update(where="id = 'id-3'", values={"number": 70})
+    assert examples(lance_align.verify(table), "changed") == ("id-3",)

@@ -16,7 +16,7 @@ from lance_align.errors import ArgumentError, LanceAlignError, ModelError, Table
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
 from lance_align.tables.layout import ERROR
-from lance_align.tables.metadata import ERROR_OF_KEY, field_metadata
+from lance_align.tables.metadata import ERROR_OF_KEY, error_columns, field_metadata
 from lance_align.tables.names import check_new_name
 
 DESCRIPTION_KEY = b"lance_align:describer"  # of a described column
@@ -94,6 +94,9 @@ def add_description(
             if _is_there(dataset.schema, column, description, uri=uri):
                 return
             try:
+                stale = error_columns(dataset.schema).get(column)
+                if stale is not None:  # the texts it explained are gone
+                    dataset.drop_columns([stale])
                 dataset.add_columns(pa.schema(_fields(dataset.schema, column, description, uri=uri)))
                 return
             except LANCE_ERRORS as error:
