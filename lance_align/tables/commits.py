@@ -157,8 +157,9 @@ class Committer:
         given, again = pending.files, Dropped()
         if repeated is not None and repeated.any():
             pending, again = pending.without_rows(repeated, self._dataset)
-        staying = [each for each in pending.fragments if not self._files.issuperset(_paths(each))]
-        pending = dataclasses.replace(pending, fragments=tuple(staying))
+        # By their files: one that is given twice lands once.
+        staying = {_paths(each): each for each in pending.fragments if not self._files.issuperset(_paths(each))}
+        pending = dataclasses.replace(pending, fragments=tuple(staying.values()))
         dropped = self._land(pending, given, pa.array(list(replacing), pa.string()), learn or _all)
         return Landed(version=self.version, rows=pending.rows - dropped.rows, dropped=dropped, repeated=again)
 
@@ -288,7 +289,7 @@ class Committer:
         return TableError(f"{self.uri} was replaced by another writer; run the same command again")
 
     def _found_again(self) -> Trace:
-        """The trace of our last round in a version whose history nobody can read any more."""
+        """The trace of our last commit batch in a version whose history nobody can read any more."""
         found = self._trace.found(self._dataset)
         if found is None:
             raise TableError(
