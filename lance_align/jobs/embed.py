@@ -178,6 +178,7 @@ def embed(
         allow_outside=allow_outside,
         fetching=fetch_policy(fetch_hosts),
         as_text=[column for column in (image, text, id) if column is not None],
+        drop=[column for column in drop if column not in (image, text, id)],  # read for their role, and left behind
         looks="images" if spec.image.frames is None else "videos",
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
