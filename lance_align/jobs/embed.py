@@ -94,8 +94,9 @@ def embed(
         embed: what gets vectors: image, text, or both; by default image where there is an image column, else text.
         image: the column of images or videos (bytes or paths); by default recognised by name and type.
         text: the column of texts; by default recognised.
-        id: the column of ids; by default one called id, the path in a folder, else a 128-bit digest of the row.
-        drop: columns that do not travel into the table.
+        id: the column of ids (text, whole numbers, decimals, UUIDs, bytes, dates or times); by default one called id,
+            the path in a folder, else a 128-bit digest of the row's columns, those of `drop` left out.
+        drop: columns that are not looked at and do not travel; one that is named for a role is read for it alone.
         keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
@@ -193,6 +194,7 @@ def embed(
         allow_outside=allow_outside,
         fetching=fetch_policy(fetch_hosts),
         as_text=[column for column in (image, text, id) if column is not None],
+        drop=[column for column in drop if column not in (image, text, id)],  # read for their role, and left behind
         looks="images" if spec.image.frames is None else "videos",
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)

@@ -15,9 +15,9 @@ import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import Source, Split, cut, plain_schema, ranges
-from lance_align.jobs.sources.columnar import same_schema
+from lance_align.jobs.sources.base import Source, Split, cut, ranges
 from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.schemas import unified
 
 SPLIT_ROWS = 2048  # a task decodes this many images
 # Of one file, however long: tasks parse it half as often as there are splits. (A million lines are parsed in 0.5 s.)
@@ -46,53 +46,62 @@ class JsonlSource(Source):
             yield from cut(_jsonl(stream, self.schema), split.start, split.rows)
 
 
-def open_csv(location: Location, files: list[str], *, allow_outside: bool, as_text: tuple[str, ...]) -> CsvSource:
+def open_csv(
+    location: Location, files: list[str], *, allow_outside: bool, as_text: tuple[str, ...], drop: Sequence[str] = ()
+) -> CsvSource:
     """A source of CSV files.
 
     Args:
         as_text: columns kept as text whatever they look like, so that the id ``007`` stays ``007``.
+        drop: columns that are not looked at.
 
     Raises:
-        SourceError: a file cannot be parsed, or its columns differ from the first file's.
+        SourceError: a file cannot be parsed, or the files' columns have no common type.
     """
-    schema: pa.Schema | None = None
+    schemas: list[tuple[str, pa.Schema]] = []
     splits: list[Split] = []
     for path in files:
         try:
             with location.filesystem.open_input_stream(path, compression="detect") as stream:
                 reader = _csv(stream, dict.fromkeys(as_text, pa.string()))
-                schema = same_schema(schema, _without_null_types(reader.schema), location.at(path))
-            splits += _count(CsvSource, location, path, schema)
+                schemas.append((path, _without_null_types(reader.schema)))
+            splits += _count(CsvSource, location, path, schemas[-1][1])
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{location.at(path).uri} cannot be read as CSV: {first_line(error)}") from error
-    return CsvSource(**_parts(location, files, schema, splits, allow_outside))
+    return CsvSource(**_parts(location, files, schemas, splits, allow_outside, drop))
 
 
-def open_jsonl(location: Location, files: list[str], *, allow_outside: bool) -> JsonlSource:
+def open_jsonl(location: Location, files: list[str], *, allow_outside: bool, drop: Sequence[str] = ()) -> JsonlSource:
     """A source of JSON Lines files; see `open_csv`.
 
     Raises:
         SourceError: as `open_csv`; also a key that only appears after the first 16 MiB.
     """
-    schema: pa.Schema | None = None
+    schemas: list[tuple[str, pa.Schema]] = []
     splits: list[Split] = []
     for path in files:
         try:
             with location.filesystem.open_input_stream(path, compression="detect") as stream:
-                schema = same_schema(schema, _without_null_types(_jsonl(stream, None).schema), location.at(path))
-            splits += _count(JsonlSource, location, path, schema)
+                schemas.append((path, _without_null_types(_jsonl(stream, None).schema)))
+            splits += _count(JsonlSource, location, path, schemas[-1][1])
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{location.at(path).uri} cannot be read as JSON Lines: {first_line(error)}") from error
-    return JsonlSource(**_parts(location, files, schema, splits, allow_outside))
+    return JsonlSource(**_parts(location, files, schemas, splits, allow_outside, drop))
 
 
 def _parts(
-    location: Location, files: list[str], schema: pa.Schema | None, splits: list[Split], allow_outside: bool
+    location: Location,
+    files: list[str],
+    schemas: Sequence[tuple[str, pa.Schema]],
+    splits: list[Split],
+    allow_outside: bool,
+    drop: Sequence[str],
 ) -> dict[str, Any]:
     root = location.parent() if files == [location.path] else location
     return {
         "location": location,
-        "schema": schema or pa.schema([]),
+        "schema": unified(location, schemas, drop=drop),
+        "dropped": tuple(drop),
         "splits": tuple(splits),
         "references": References(root, allow_outside),
     }
@@ -112,7 +121,11 @@ def _csv(stream: Any, types: Mapping[str, pa.DataType], columns: Sequence[str] =
         read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
         parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
-            column_types=dict(types), include_columns=list(columns), strings_can_be_null=True, null_values=[""]
+            column_types=dict(types),
+            include_columns=list(columns),
+            include_missing_columns=True,
+            strings_can_be_null=True,
+            null_values=[""],
         ),
     )
 
@@ -129,5 +142,5 @@ def _jsonl(stream: Any, schema: pa.Schema | None) -> Any:
 
 def _without_null_types(schema: pa.Schema) -> pa.Schema:
     """Columns without a single value are text: Lance cannot hold the null type usefully."""
-    fields = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in plain_schema(schema)]
+    fields = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema]
     return pa.schema(fields)

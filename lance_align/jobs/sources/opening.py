@@ -49,6 +49,7 @@ def open_source(
     allow_outside: bool = False,
     fetching: FetchPolicy = NO_URLS,
     as_text: Sequence[str] = (),
+    drop: Sequence[str] = (),
     looks: Looks = "images",
 ) -> Source:
     """Open what a user named; nothing but listings, footers and lists of paths is read.
@@ -59,12 +60,13 @@ def open_source(
         allow_outside: let image paths in the rows lead out of the source's own folder.
         fetching: the hosts that URLs in the rows may name.
         as_text: columns of a CSV file to keep as text.
+        drop: columns of files or tables of rows that are not looked at; those of folders and tar shards are fixed.
         looks: which files of a folder or tar shard are the rows' pictures.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
-    source = _opened(uri, format, allow_outside, tuple(as_text), looks)
+    source = _opened(uri, format, allow_outside, tuple(as_text), tuple(drop), looks)
     references = dataclasses.replace(source.references, fetching=fetching)
     return dataclasses.replace(source, references=references, looks=looks)
 
@@ -74,6 +76,7 @@ def _opened(
     format: Format | None,  # noqa: A002
     allow_outside: bool,
     as_text: tuple[str, ...],
+    drop: tuple[str, ...],
     looks: Looks,
 ) -> Source:
     if format is not None and format not in get_args(Format):
@@ -88,14 +91,14 @@ def _opened(
             raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
         folder, files = (location.parent() if kind == "images" else location), [location.path]
     elif format == "lance" or (format is None and _is_lance(location)):
-        return open_lance(location, allow_outside=allow_outside)
+        return open_lance(location, allow_outside=allow_outside, drop=drop)
     else:
         every = [found.path for found in location.files()]
         kind = format or _format_of_folder(location, every, looks)
         folder, files = location, [path for path in every if kind in (_format_by_name(path, looks), "images")]
         if not files:
             raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
-    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
+    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text, drop=drop, looks=looks)
 
 
 def _open(
@@ -105,18 +108,19 @@ def _open(
     *,
     allow_outside: bool,
     as_text: tuple[str, ...],
+    drop: tuple[str, ...],
     looks: Looks,
 ) -> Source:
     if kind == "images":
         return open_folder(location, files, allow_outside=allow_outside, looks=looks)
     if kind == "parquet":
-        return open_parquet(location, files, allow_outside=allow_outside)
+        return open_parquet(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "arrow":
-        return open_arrow(location, files, allow_outside=allow_outside)
+        return open_arrow(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "csv":
-        return open_csv(location, files, allow_outside=allow_outside, as_text=as_text)
+        return open_csv(location, files, allow_outside=allow_outside, as_text=as_text, drop=drop)
     if kind == "jsonl":
-        return open_jsonl(location, files, allow_outside=allow_outside)
+        return open_jsonl(location, files, allow_outside=allow_outside, drop=drop)
     return open_webdataset(location, files, allow_outside=allow_outside)
 
 
