@@ -7,6 +7,7 @@ not UTF-8 is written as ``\xff``, so that two ids stay two ids and people see wh
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ import pyarrow as pa
 from lance_align.errors import SourceError
 from lance_align.jobs.ids import is_text_type
 from lance_align.jobs.sources.location import first_line
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def with_valid_text(table: pa.Table) -> pa.Table:
@@ -27,6 +30,22 @@ def with_valid_text(table: pa.Table) -> pa.Table:
         if not _is_valid(column):
             table = table.set_column(number, table.field(number), _mended(column, name))
     return table
+
+
+def mended(text: str, *, raw: bool = True) -> str:
+    r"""Text without lone surrogates; other text is left alone.
+
+    Args:
+        raw: those from U+DC80 to U+DCFF stand for bytes (``surrogateescape``) and become ``\xff``; all others become
+            ``\ud83d``. The text's own backslashes are doubled then, so that two mended texts stay two.
+    """
+    if _LONE.search(text) is None:
+        return text
+    return _LONE.sub(lambda found: _escape(ord(found.group()), raw), text.replace("\\", "\\\\"))
+
+
+def _escape(surrogate: int, raw: bool) -> str:
+    return f"\\x{surrogate - 0xDC00:02x}" if raw and 0xDC80 <= surrogate <= 0xDCFF else f"\\u{surrogate:04x}"
 
 
 def _is_valid(column: pa.ChunkedArray[Any]) -> bool:
@@ -83,7 +102,7 @@ def _text(value: Any, kind: Any) -> Any:
     if value is None:
         return None
     if is_text_type(kind):
-        return value.decode("utf-8", "backslashreplace")
+        return mended(value.decode("utf-8", "surrogateescape"))
     if pa.types.is_map(kind):
         return [(_text(key, kind.key_type), _text(item, kind.item_type)) for key, item in value]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
