@@ -72,7 +72,7 @@ def choose_columns(
     """
     schema = source.schema
     for name in (image, text, id, *drop):
-        if name is not None and name not in schema.names:
+        if name is not None and name not in (*schema.names, *source.dropped):
             raise SourceError(f"{source.location.uri} has no column {name!r}; {_seen(schema)}")
     offered = pa.schema([field for field in schema if field.name not in drop])
     said = image or (None if embed == "text" and keep == "bytes" else source.image)

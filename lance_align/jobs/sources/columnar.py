@@ -11,8 +11,9 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, cut, plain_schema, ranges
+from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, cut, ranges
 from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.schemas import unified
 
 # A row group of paths may hold a million rows; cut in ranges, its images are decoded by many tasks.
 SPLIT_ROWS = 8192
@@ -26,8 +27,12 @@ class ParquetSource(Source):
         """The rows of the group's range; other columns are not read."""
         with _opened(self.location.at(split.path)) as file:
             parquet = pq.ParquetFile(file)
+            names = parquet.schema_arrow.names
             batches = parquet.iter_batches(
-                batch_size=CHUNK_ROWS, row_groups=[split.group or 0], columns=list(columns), use_threads=False
+                batch_size=CHUNK_ROWS,
+                row_groups=[split.group or 0],
+                columns=[column for column in columns if column in names],
+                use_threads=False,
             )
             yield from cut(batches, split.start, split.rows)
 
@@ -44,22 +49,28 @@ class ArrowSource(Source):
                     yield pa.Table.from_batches([batch])
             else:
                 names = ipc.open_file(file).schema.names  # of this file: the order may be another one in each
-                options = ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
+                included = [names.index(column) for column in columns if column in names]
+                options = ipc.IpcReadOptions(included_fields=included)
                 yield pa.Table.from_batches([ipc.open_file(file, options=options).get_batch(split.group)])
 
 
-def open_parquet(location: Location, files: list[str], *, allow_outside: bool) -> ParquetSource:
+def open_parquet(
+    location: Location, files: list[str], *, allow_outside: bool, drop: Sequence[str] = ()
+) -> ParquetSource:
     """A source of Parquet files; only their footers are read here.
 
+    Args:
+        drop: columns that are not looked at.
+
     Raises:
-        SourceError: a file is not Parquet, or its columns differ from the first file's.
+        SourceError: a file is not Parquet, or the files' columns have no common type.
     """
-    schema: pa.Schema | None = None
+    schemas: list[tuple[str, pa.Schema]] = []
     splits: list[Split] = []
     for path in files:
         with _reading(location.at(path), "Parquet"), _opened(location.at(path)) as file:
             parquet = pq.ParquetFile(file)
-            schema = same_schema(schema, parquet.schema_arrow, location.at(path))
+            schemas.append((path, parquet.schema_arrow))
             for group in range(parquet.num_row_groups):
                 total = parquet.metadata.row_group(group).num_rows
                 splits += [
@@ -67,19 +78,23 @@ def open_parquet(location: Location, files: list[str], *, allow_outside: bool) -
                 ]
     return ParquetSource(
         location=location,
-        schema=schema or pa.schema([]),
+        schema=unified(location, schemas, drop=drop),
+        dropped=tuple(drop),
         splits=tuple(splits),
         references=References(_folder_of(location, files), allow_outside),
     )
 
 
-def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> ArrowSource:
+def open_arrow(location: Location, files: list[str], *, allow_outside: bool, drop: Sequence[str] = ()) -> ArrowSource:
     """A source of Arrow IPC files or streams; only schemas and indexes are read here.
 
+    Args:
+        drop: columns that are not looked at.
+
     Raises:
-        SourceError: a file is not Arrow IPC, or its columns differ from the first file's.
+        SourceError: a file is not Arrow IPC, or the files' columns have no common type.
     """
-    schema: pa.Schema | None = None
+    schemas: list[tuple[str, pa.Schema]] = []
     splits: list[Split] = []
     for path in files:
         with _reading(location.at(path), "Arrow IPC"), _opened(location.at(path)) as file:
@@ -91,11 +106,12 @@ def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> 
             else:
                 file.seek(0)
                 found, groups = ipc.open_stream(file).schema, (None,)
-            schema = same_schema(schema, found, location.at(path))
+            schemas.append((path, found))
             splits += [Split(path=path, group=group) for group in groups]
     return ArrowSource(
         location=location,
-        schema=schema or pa.schema([]),
+        schema=unified(location, schemas, drop=drop),
+        dropped=tuple(drop),
         splits=tuple(splits),
         references=References(_folder_of(location, files), allow_outside),
     )
@@ -104,25 +120,6 @@ def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> 
 def is_ipc_file(head: bytes) -> bool:
     """Whether a file begins as an Arrow IPC file does."""
     return head.startswith(b"ARROW1")
-
-
-def same_schema(known: pa.Schema | None, found: pa.Schema, location: Location) -> pa.Schema:
-    """The schema all files share, without metadata.
-
-    Raises:
-        SourceError: `found` has other columns or types than the files before; names the first difference.
-    """
-    found = plain_schema(found)
-    if known is None or known.equals(found):
-        return found
-    there, here = {f.name: str(f.type) for f in known}, {f.name: str(f.type) for f in found}
-    for name in [*there, *here]:
-        if there.get(name) != here.get(name):
-            raise SourceError(
-                f"{location.uri} has column {name!r} as {here.get(name, 'missing')}, the first file as "
-                f"{there.get(name, 'missing')}; expected one schema in all files"
-            )
-    return known  # the same columns in another order, or another nullability: rows are read by name
 
 
 @contextlib.contextmanager

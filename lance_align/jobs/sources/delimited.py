@@ -18,8 +18,16 @@ import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.jobs.sources.base import Looks, Source, Split
-from lance_align.jobs.sources.lists import MAX_CHARS, allow_long_cells, blocks, in_range, opened_lines, splits_of
-from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.sources.lists import (
+    MAX_CHARS,
+    allow_long_cells,
+    blocks,
+    in_range,
+    opened_lines,
+    parts_of,
+    splits_of,
+)
+from lance_align.jobs.sources.location import Location
 from lance_align.jobs.sources.roles import played_as_text
 from lance_align.jobs.sources.texts import mended
 
@@ -58,14 +66,13 @@ class CsvSource(Source):
             places = {name: place for place, name in enumerate(file.names)}
             for rows in blocks(_sized(in_range(iter(file), split, location))):
                 cells = list(zip(*rows, strict=True))
-                yield pa.table(
-                    {
-                        name: _array(cells[places[name]], self.schema.field(name).type, name, location)
-                        if name in places
-                        else pa.nulls(len(rows), self.schema.field(name).type)
-                        for name in columns
-                    }
-                )
+                arrays = {
+                    name: _array(cells[places[name]], self.schema.field(name).type, name, location)
+                    if name in places
+                    else pa.nulls(len(rows), self.schema.field(name).type)
+                    for name in columns
+                }
+                yield pa.table(arrays)
 
 
 def open_csv(
@@ -99,16 +106,11 @@ def open_csv(
             headers[path] = file.names
             splits += splits_of(path, _learn(file, seen))
     _check_headers(location, headers)
-    schema = pa.schema([pa.field(name, _type(kinds)) for name, kinds in seen.items()])
-    texts = played_as_text(pa.schema([field for field in schema if field.name not in drop]), looks, said=as_text)
-    schema = pa.schema([field.with_type(pa.string()) if field.name in texts else field for field in schema])
-    return CsvSource(
-        location=location,
-        schema=schema,
-        splits=tuple(splits),
-        references=References(location.parent() if files == [location.path] else location, allow_outside),
-        delimiter=delimiter,
-    )
+    schema = pa.schema([pa.field(name, _type(kinds)) for name, kinds in seen.items() if name not in drop])
+    texts = played_as_text(schema, looks, said=as_text)
+    types = {name: pa.field(name, pa.string() if name in texts else _type(kinds)) for name, kinds in seen.items()}
+    parts = parts_of(location, headers, types, splits, drop=drop, allow_outside=allow_outside)
+    return CsvSource(**parts, delimiter=delimiter)
 
 
 class _File:

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.jobs.sources.base import Looks, Source, Split
-from lance_align.jobs.sources.lists import blocks, in_range, opened_lines, splits_of
-from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.sources.lists import blocks, in_range, opened_lines, parts_of, splits_of
+from lance_align.jobs.sources.location import Location
 from lance_align.jobs.sources.roles import may_play, played_as_text
 from lance_align.jobs.sources.texts import mended
 
@@ -96,23 +96,20 @@ def open_jsonl(
     """
     columns: dict[str, _Column] = {}
     splits: list[Split] = []
+    names: dict[str, list[str]] = {}
     for path in files:
         with opened_lines(location.at(path), "JSON Lines", newline="\n") as lines:
-            splits += splits_of(path, _learn(_full(lines), location.at(path).uri, columns, drop))
+            here: dict[str, None] = {}
+            splits += splits_of(path, _learn(_full(lines), location.at(path).uri, columns, here, drop))
+            names[path] = list(here)
     if not splits:
         raise SourceError(f"{location.uri} is empty; expected one JSON object a line")
-    schema = pa.schema([_field(name, column, said=as_text, looks=looks) for name, column in columns.items()])
-    texts = played_as_text(pa.schema([field for field in schema if field.name not in drop]), looks, said=as_text)
-    fields = [
-        field.with_type(pa.string()) if field.name in texts and columns[field.name].is_scalar else field
-        for field in schema
-    ]
-    return JsonlSource(
-        location=location,
-        schema=pa.schema(fields),
-        splits=tuple(splits),
-        references=References(location.parent() if files == [location.path] else location, allow_outside),
-    )
+    types = {name: _field(name, column, said=as_text, looks=looks) for name, column in columns.items()}
+    schema = pa.schema([field for name, field in types.items() if name not in drop])
+    for name in played_as_text(schema, looks, said=as_text):
+        if columns[name].is_scalar:
+            types[name] = pa.field(name, pa.string())
+    return JsonlSource(**parts_of(location, names, types, splits, drop=drop, allow_outside=allow_outside))
 
 
 @dataclasses.dataclass(slots=True)
@@ -186,8 +183,10 @@ def _field(name: str, column: _Column, *, said: Sequence[str], looks: Looks) -> 
         raise
 
 
-def _learn(lines: Iterator[tuple[int, str]], uri: str, columns: dict[str, _Column], drop: Sequence[str]) -> int:
-    """Note the kinds of values of each column; how many rows there are.
+def _learn(
+    lines: Iterator[tuple[int, str]], uri: str, columns: dict[str, _Column], here: dict[str, None], drop: Sequence[str]
+) -> int:
+    """Note the kinds of values of each column, and the columns of this file; how many rows there are.
 
     Raises:
         SourceError: lines are no JSON objects; the first of them are named.
@@ -210,7 +209,8 @@ def _learn(lines: Iterator[tuple[int, str]], uri: str, columns: dict[str, _Colum
             continue
         place = (uri, number)
         for name, value in row.items():
-            column = columns.setdefault(name, _Column())
+            here[name] = None
+            column = columns.get(name) or columns.setdefault(name, _Column())
             if name not in drop:
                 column.learn(value, place)
     if bad:

@@ -10,9 +10,10 @@ import lance
 import pyarrow as pa
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, plain_schema, ranges
+from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, ranges
 from lance_align.jobs.sources.columnar import SPLIT_ROWS
 from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.schemas import unified
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,11 @@ class LanceSource(Source):
             yield pa.Table.from_batches([batch])
 
 
-def open_lance(location: Location, *, allow_outside: bool) -> LanceSource:
+def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] = ()) -> LanceSource:
     """A source of the latest version of a table.
+
+    Args:
+        drop: columns that are not looked at.
 
     Raises:
         SourceError: there is no table, or it cannot be read.
@@ -51,7 +55,8 @@ def open_lance(location: Location, *, allow_outside: bool) -> LanceSource:
         raise SourceError(f"{location.uri} cannot be read as a Lance table: {first_line(error)}") from error
     return LanceSource(
         location=location,
-        schema=plain_schema(dataset.schema),
+        schema=unified(location, [(location.path, dataset.schema)], drop=drop),
+        dropped=tuple(drop),
         splits=tuple(splits),
         references=References(location.parent(), allow_outside),
         version=dataset.version,

@@ -11,14 +11,15 @@ import contextlib
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.jobs.sources.base import Split, ranges
-from lance_align.jobs.sources.location import Location, first_line
+from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.schemas import unified
 
 Row = TypeVar("Row")
 
@@ -82,6 +83,31 @@ def splits_of(path: str, rows: int) -> list[Split]:
     """Ranges of a file's rows, one a task."""
     step = max(SPLIT_ROWS, -(-rows // MAX_SPLITS))
     return [Split(path=path, start=start, rows=count) for start, count in ranges(rows, step)]
+
+
+def parts_of(
+    location: Location,
+    names: Mapping[str, Sequence[str]],
+    types: Mapping[str, pa.Field[Any]],
+    splits: Sequence[Split],
+    *,
+    drop: Sequence[str],
+    allow_outside: bool,
+) -> dict[str, Any]:
+    """What both sources are made of, with one schema for all files, and columns for folders' names.
+
+    Args:
+        names: the columns of each file.
+        types: all columns.
+    """
+    schemas = [(path, pa.schema([types[name] for name in names[path]])) for path in names]
+    return {
+        "location": location,
+        "schema": unified(location, schemas, drop=drop),
+        "dropped": tuple(drop),
+        "splits": tuple(splits),
+        "references": References(location.parent() if list(names) == [location.path] else location, allow_outside),
+    }
 
 
 def blocks(rows: Iterable[tuple[int, Row]]) -> Iterator[list[Row]]:

@@ -65,7 +65,7 @@ def open_source(
         allow_outside: let image paths in the rows lead out of the source's own folder.
         fetching: the hosts that URLs in the rows may name.
         as_text: columns of CSV or JSON Lines to keep as text, because they play a role.
-        drop: columns that are not looked at.
+        drop: columns of files or tables of rows that are not looked at; those of folders and tar shards are fixed.
         delimiter: what separates the cells of CSV files; None to recognise it in the header line.
         looks: which files of a folder or tar shard are the rows' pictures.
 
@@ -98,7 +98,7 @@ def _opened(
             raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
         folder, files = (location.parent() if kind == "images" else location), [location.path]
     elif format == "lance" or (format is None and _is_lance(location)):
-        return open_lance(location, allow_outside=allow_outside)
+        return open_lance(location, allow_outside=allow_outside, drop=drop)
     else:
         every = [found.path for found in location.files()]
         kind = format or _format_of_folder(location, every, looks)
@@ -133,9 +133,9 @@ def _open(
     if kind == "images":
         return open_folder(location, files, allow_outside=allow_outside, looks=looks)
     if kind == "parquet":
-        return open_parquet(location, files, allow_outside=allow_outside)
+        return open_parquet(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "arrow":
-        return open_arrow(location, files, allow_outside=allow_outside)
+        return open_arrow(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "csv":
         return open_csv(
             location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, delimiter=delimiter, looks=looks
