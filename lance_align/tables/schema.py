@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pyarrow as pa
@@ -115,7 +116,10 @@ def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
         if name in seen:
             raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
         if not name or "." in name:
-            raise TableError(f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period)")
+            raise TableError(
+                f"column name {name!r} is refused by Lance (expected: not empty, no period); leave it out with --drop "
+                f"{shlex.quote(name)}, or rename it in the input"
+            )
         seen.add(name)
     if layout.text is not None and layout.embed != "image" and layout.text not in seen:
         raise TableError(f"there is no text column {layout.text!r}; the input has {', '.join(user.names) or 'none'}")
@@ -129,7 +133,8 @@ def _check_type(field: pa.Field[Any]) -> None:
         stored = LanceSchema.from_pyarrow(pa.schema([field])).to_pyarrow().field(0).type
     except (ValueError, OSError, pa.ArrowException) as error:
         raise TableError(
-            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or drop it"
+            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or leave it "
+            f"out with --drop {shlex.quote(field.name)}"
         ) from error
     is_json = isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name == "arrow.json"
     if stored != field.type and not is_json:  # JSON comes back as JSON, though kept as binary (measured, pylance 14)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -94,12 +94,20 @@ class Source(ABC):
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         file = self.location.at(split.path)
-        # A format that names rows by where they stand has no columns in the names of folders.
-        values = {} if self.id is not None else partition_values(self.location.relative(split.path))
+        values = self._partition(split.path)
         for table in self.tables(split, schema.names):
             found = table.select([name for name in schema.names if name in table.column_names])
             for part in bounded(found):
                 yield conformed(with_valid_text(part), schema, uri=file.uri, values=values)
+
+    @property
+    def partitions(self) -> frozenset[str]:
+        """The columns that names of folders give."""
+        return frozenset(name for path in {split.path for split in self.splits} for name in self._partition(path))
+
+    def _partition(self, path: str) -> Mapping[str, str | None]:
+        # A format that names rows by where they stand has no other columns in the names of folders.
+        return {} if self.id is not None else partition_values(self.location.relative(path))
 
     def places(self, rows: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         """Where rows stand, for people.

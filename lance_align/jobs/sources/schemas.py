@@ -7,6 +7,7 @@ error names the file and the column. Storage variants (views, run ends) are read
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,8 @@ def conformed(table: pa.Table, schema: pa.Schema, *, uri: str, values: Mapping[s
         except (pa.ArrowException, ValueError) as error:
             raise SourceError(
                 f"{uri}: column {field.name!r} holds a value that {field.type} does not hold without loss "
-                f"({first_line(error)}); write the files with one type, or leave it out with --drop {field.name}"
+                f"({first_line(error)}); write the files with one type, or leave it out with --drop "
+                f"{shlex.quote(field.name)}"
             ) from error
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema) if columns else table.select([])
@@ -108,7 +110,8 @@ def _check_names(uri: str, fields: Sequence[pa.Field[Any]]) -> None:
     for field in fields:
         if field.name in seen:
             raise SourceError(
-                f"{uri} has two columns {field.name!r}; rename one of them, or leave both out with --drop {field.name}"
+                f"{uri} has two columns {field.name!r}; rename one of them, or leave both out with --drop "
+                f"{shlex.quote(field.name)}"
             )
         seen.add(field.name)
 
@@ -124,7 +127,7 @@ def _add(columns: dict[str, _Column], field: pa.Field[Any], path: str, location:
         raise SourceError(
             f"{location.at(path).uri} has column {field.name!r} as {field.type}, {location.at(known.path).uri} as "
             f"{known.field.type}; expected one type in all files: cast it in one of them, or leave it out with "
-            f"--drop {field.name}"
+            f"--drop {shlex.quote(field.name)}"
         )
     if both != known.field.type:
         known.path = path
