@@ -10,7 +10,6 @@ import csv
 import dataclasses
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -131,32 +130,36 @@ class _File:
         self._delimiter = delimiter or _recognised(head)
         allow_long_cells()
         self._rows = csv.reader(itertools.chain([head], lines), delimiter=self._delimiter, strict=True)
-        self.names = [mended(name) for name in self._next() or []]
-        self._check_names()
+        try:
+            self.names = [mended(name) for name in next(self._rows, [])]
+        except csv.Error as error:
+            raise SourceError(self._broken(self._before + 1, str(error))) from error
+        if any("\0" in name for name in self.names):
+            raise SourceError(
+                f"{location.uri} has NUL characters in its header line; expected UTF-8, or UTF-16 with a byte-order "
+                "mark: save it as UTF-8"
+            )
 
     def __iter__(self) -> Iterator[list[str]]:
-        width = len(self.names)
-        while (row := self._next()) is not None:
-            if len(row) == width:
-                yield row
-            elif row:  # else a blank line
-                raise SourceError(
-                    f"{self._location.uri} cannot be read as CSV: line {self._line} has {len(row)} cells, the header "
-                    f"line {width}; mend the line, or say what separates cells with --delimiter (it was taken for "
-                    f"{self._delimiter!r})"
-                )
+        width, line = len(self.names), self._line
+        try:
+            for row in self._rows:
+                line = self._line
+                if len(row) == width:
+                    yield row
+                elif row:  # else a blank line
+                    raise SourceError(
+                        f"{self._location.uri} cannot be read as CSV: line {line} has {len(row)} cells, the header "
+                        f"line {width}; mend the line, or say what separates cells with --delimiter (it was taken for "
+                        f"{self._delimiter!r})"
+                    )
+        except csv.Error as error:
+            raise SourceError(self._broken(line + 1, str(error))) from error
 
     @property
     def _line(self) -> int:
         """The last line that was read, counted from 1."""
         return self._before + self._rows.line_num
-
-    def _next(self) -> list[str] | None:
-        first = self._line + 1
-        try:
-            return next(self._rows, None)
-        except csv.Error as error:
-            raise SourceError(self._broken(first, str(error))) from error
 
     def _broken(self, first: int, error: str) -> str:
         place, last = f"{self._location.uri} cannot be read as CSV", self._line
@@ -176,16 +179,6 @@ class _File:
             f"{place}: the quotation that opens in line {opened} never closes; close it, or double the mark if it "
             'belongs to the cell ("")'
         )
-
-    def _check_names(self) -> None:
-        if any("\0" in name for name in self.names):
-            raise SourceError(
-                f"{self._location.uri} has NUL characters in its header line; expected UTF-8, or UTF-16 with a "
-                "byte-order mark: save it as UTF-8"
-            )
-        twice = [name for name, count in Counter(self.names).items() if count > 1]
-        if twice:
-            raise SourceError(f"{self._location.uri} has two columns {twice[0]!r} in its header line; rename one")
 
 
 def _last_quotation(lines: Iterable[tuple[int, str]], delimiter: str) -> tuple[int, bool]:

@@ -211,13 +211,16 @@ def _learn(
         for name, value in row.items():
             here[name] = None
             column = columns.get(name) or columns.setdefault(name, _Column())
-            if name not in drop:
+            if type(value) is str:
+                column.kinds.setdefault("text", place)
+            elif name not in drop:
                 column.learn(value, place)
     if bad:
-        lines_ = ", ".join(f"line {number} ({reason})" for number, reason in bad[:MAX_NAMED_LINES])
+        named = ", ".join(f"line {number} ({reason})" for number, reason in bad[:MAX_NAMED_LINES])
         more = f" and {len(bad) - MAX_NAMED_LINES} more" if len(bad) > MAX_NAMED_LINES else ""
         raise SourceError(
-            f"{uri} holds lines that are no JSON objects: {lines_}{more}; mend these lines, or take them out"
+            f"{uri} cannot be read as JSON Lines: {named}{more}; expected one object a line: mend these lines, or take "
+            "them out"
         )
     return count
 
@@ -234,7 +237,7 @@ def _parsed(line: str) -> dict[str, Any]:
         ValueError: it is none, has a key twice, or a number beyond all floats.
     """
     try:
-        row = json.loads(line, object_pairs_hook=_unique, parse_float=_finite)
+        row = _DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
@@ -278,6 +281,9 @@ def _finite(digits: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{digits[:20]} is too big a number")
     return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite)  # `json.loads` would make one a line
 
 
 def _kind(value: Any) -> str:

@@ -68,9 +68,7 @@ def opened_lines(location: Location, what: str, *, newline: str) -> Iterator[Ite
 def _lines(text: io.TextIOWrapper, location: Location) -> Iterator[str]:
     for number, line in enumerate(iter(lambda: text.readline(MAX_CHARS + 1), ""), start=1):
         if len(line) > MAX_CHARS:
-            raise SourceError(
-                f"{location.uri} line {number} is longer than {MAX_CHARS:,} characters; expected shorter lines"
-            )
+            raise SourceError(f"{location.uri} line {number} has over {MAX_CHARS:,} characters; expected shorter lines")
         yield line
 
 
