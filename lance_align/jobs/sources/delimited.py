@@ -28,7 +28,7 @@ from lance_align.jobs.sources.lists import (
 )
 from lance_align.jobs.sources.location import Location
 from lance_align.jobs.sources.roles import played_as_text
-from lance_align.jobs.sources.texts import mended
+from lance_align.jobs.sources.texts import mended, mended_cells
 
 DELIMITERS = (",", ";", "\t", "|")  # recognised, in this order
 _DELIMITER_NAMES = {"\\t": "\t", "tab": "\t"}  # what a shell lets people write
@@ -42,7 +42,7 @@ _TRUTH = {word: word.lower() == "true" for word in _BOOLEANS}
 _MAX_WHOLE_DOUBLE = 2**53  # doubles hold every whole number up to it
 _TYPES: tuple[tuple[frozenset[str], Any], ...] = (
     (frozenset({"whole", "long"}), pa.int64()),
-    (frozenset({"whole", "float"}), pa.float64()),
+    (frozenset({"whole", "float", "not finite"}), pa.float64()),
     *((frozenset({spelling}), pa.bool_()) for spelling in set(_BOOLEANS.values())),
 )
 
@@ -254,8 +254,10 @@ def _kind(cell: str) -> str:
     if _WHOLE.fullmatch(cell):
         value = int(cell)
         return "whole" if abs(value) <= _MAX_WHOLE_DOUBLE else "long" if -(2**63) <= value < 2**63 else "text"
-    if cell in _NOT_FINITE or (_FLOAT.fullmatch(cell) and _prints_back(cell)):
+    if _FLOAT.fullmatch(cell) and _prints_back(cell):
         return "float"
+    if cell in _NOT_FINITE:
+        return "not finite"
     return _BOOLEANS.get(cell, "text")
 
 
@@ -268,7 +270,9 @@ def _prints_back(cell: str) -> bool:
 
 def _type(kinds: set[str]) -> Any:
     kinds = kinds - {"null"}
-    return next((kind for names, kind in _TYPES if kinds and kinds <= names), pa.string())
+    if kinds <= {"not finite"}:  # words without a number among them, or nothing
+        return pa.string()
+    return next((kind for names, kind in _TYPES if kinds <= names), pa.string())
 
 
 def _array(cells: Sequence[str], kind: Any, name: str, location: Location) -> Any:
@@ -286,4 +290,4 @@ def _array(cells: Sequence[str], kind: Any, name: str, location: Location) -> An
     try:
         return pa.array([cell or None for cell in cells], kind)
     except UnicodeEncodeError:
-        return pa.array([mended(cell) or None for cell in cells], kind)
+        return pa.array([cell or None for cell in mended_cells(cells)], kind)

@@ -20,7 +20,7 @@ from lance_align.jobs.sources.base import Looks, Source, Split
 from lance_align.jobs.sources.lists import blocks, in_range, opened_lines, parts_of, splits_of
 from lance_align.jobs.sources.location import Location
 from lance_align.jobs.sources.roles import may_play, played_as_text
-from lance_align.jobs.sources.texts import mended
+from lance_align.jobs.sources.texts import mended, mended_cells
 
 _Place = tuple[str, int]  # a file's URI and a line of it, counted from 1
 
@@ -231,7 +231,7 @@ def _full(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """The object of a line; text that is no UTF-8, or half a surrogate pair, is mended.
+    """The object of a line, its keys without bytes that are no UTF-8 and halves of surrogate pairs.
 
     Raises:
         ValueError: it is none, has a key twice, or a number beyond all floats.
@@ -244,27 +244,26 @@ def _parsed(line: str) -> dict[str, Any]:
         raise ValueError("it nests too deeply") from None
     if not isinstance(row, dict):
         raise ValueError(_WORDS.get(_kind(row), "a number"))
-    is_raw = not line.isascii() and not _is_text(line)
-    if is_raw or "\\u" in line:
-        return {mended(key, raw=is_raw): _with_valid_text(value, raw=is_raw) for key, value in row.items()}
+    if "\\u" in line or not _is_text(line):
+        return {mended(key): _with_valid_text(value) for key, value in row.items()}
     return row
 
 
-def _is_text(text: str) -> bool:
+def _is_text(line: str) -> bool:
     try:
-        text.encode()
+        line.encode()
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _with_valid_text(value: Any, *, raw: bool) -> Any:
-    if isinstance(value, str):
-        return mended(value, raw=raw)
+def _with_valid_text(value: Any) -> Any:
+    """What is nested is mended; texts of their own are mended with the others of their column."""
     if isinstance(value, list):
-        return [_with_valid_text(item, raw=raw) for item in value]
+        return [mended(item) if isinstance(item, str) else _with_valid_text(item) for item in value]
     if isinstance(value, dict):
-        return {mended(key, raw=raw): _with_valid_text(item, raw=raw) for key, item in value.items()}
+        pairs = value.items()
+        return {mended(key): mended(item) if isinstance(item, str) else _with_valid_text(item) for key, item in pairs}
     return value
 
 
@@ -300,11 +299,21 @@ def _kind(value: Any) -> str:
 
 def _array(values: Sequence[Any], kind: Any, name: str, location: Location) -> Any:
     try:
-        return pa.array([_fitted(value, kind) for value in values], kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        fitted = [_fitted(value, kind) for value in values]
+        if pa.types.is_string(kind):
+            return _text_array(fitted)
+        return pa.array(fitted, kind)
+    except (pa.ArrowException, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise SourceError(
             f"{location.uri} changed while it was read: column {name!r} is no {kind} any more; run again"
         ) from error
+
+
+def _text_array(texts: Sequence[str | None]) -> Any:
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        return pa.array(mended_cells(texts), pa.string())
 
 
 def _fitted(value: Any, kind: Any) -> Any:

@@ -1,13 +1,15 @@
 r"""Text that is not UTF-8, and other cells that are not what their column says.
 
-Parquet and Arrow files can hold any bytes in a text column, and nothing on the way looks at them: Lance writes them and
-cannot read the column again (pylance 14), Python cannot make a string of them. Here they become text: each byte that is
-not UTF-8 is written as ``\xff``, so that two ids stay two ids and people see what was there.
+Files can hold any bytes in a text column, and nothing on the way looks at them: Lance writes them and cannot read the
+column again (pylance 14), Python cannot make a string of them. Here they become text: each byte that is not UTF-8 is
+written as ``\xff``, so that people see what was there. No such writing keeps all of them apart from all valid text and
+leaves valid text alone; it does so within a table of rows, see `mended_cells`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -32,20 +34,34 @@ def with_valid_text(table: pa.Table) -> pa.Table:
     return table
 
 
-def mended(text: str, *, raw: bool = True) -> str:
+def mended(text: str) -> str:
     r"""Text without lone surrogates; other text is left alone.
 
-    Args:
-        raw: those from U+DC80 to U+DCFF stand for bytes (``surrogateescape``) and become ``\xff``; all others become
-            ``\ud83d``. The text's own backslashes are doubled then, so that two mended texts stay two.
+    Those that stand for bytes (``surrogateescape``) become ``\xff``, others ``\ud83d``; the text's own backslashes are
+    doubled then, so that two such texts stay two.
     """
     if _LONE.search(text) is None:
         return text
-    return _LONE.sub(lambda found: _escape(ord(found.group()), raw), text.replace("\\", "\\\\"))
+    return _LONE.sub(_escape, text.replace("\\", "\\\\"))
 
 
-def _escape(surrogate: int, raw: bool) -> str:
-    return f"\\x{surrogate - 0xDC00:02x}" if raw and 0xDC80 <= surrogate <= 0xDCFF else f"\\u{surrogate:04x}"
+def mended_cells(cells: Sequence[str | None]) -> list[str | None]:
+    r"""Cells of a column, each `mended`, and two different cells stay two.
+
+    Valid text stays as it is, whatever it is. Where a cell of it reads like a mended one (``\xff``, four characters),
+    the mended one's backslashes are doubled until it reads differently.
+    """
+    shown = [None if cell is None else mended(cell) for cell in cells]
+    valid = {cell for cell, text in zip(cells, shown, strict=True) if cell == text}
+    for row, (cell, text) in enumerate(zip(cells, shown, strict=True)):
+        while text is not None and text != cell and text in valid:
+            text = shown[row] = text.replace("\\", "\\\\")
+    return shown
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def _is_valid(column: pa.ChunkedArray[Any]) -> bool:
@@ -66,10 +82,10 @@ def _mended_chunk(chunk: Any, name: str) -> Any:
     if isinstance(chunk, pa.DictionaryArray):
         plain = pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(_binary(chunk.type.value_type)))
         values = _checked(plain, name).to_pylist()
-        texts: Any = pa.array([_text(value, chunk.type.value_type) for value in values], chunk.type.value_type)
+        texts: Any = pa.array(_texts(values, chunk.type.value_type), chunk.type.value_type)
         return texts.dictionary_encode().cast(chunk.type)
     values = _checked(chunk.cast(_binary(chunk.type)), name).to_pylist()
-    return pa.array([_text(value, chunk.type) for value in values], chunk.type)
+    return pa.array(_texts(values, chunk.type), chunk.type)
 
 
 def _checked(chunk: Any, name: str) -> Any:
@@ -95,6 +111,12 @@ def _binary(kind: Any) -> Any:
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _binary(field.type)) for field in kind])
     return kind
+
+
+def _texts(values: Sequence[Any], kind: Any) -> list[Any]:
+    if is_text_type(kind):
+        return mended_cells([None if value is None else value.decode("utf-8", "surrogateescape") for value in values])
+    return [_text(value, kind) for value in values]
 
 
 def _text(value: Any, kind: Any) -> Any:
