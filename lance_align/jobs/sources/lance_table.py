@@ -10,10 +10,13 @@ import lance
 import pyarrow as pa
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, ranges
+from lance_align.jobs.sources.base import CHUNK_BYTES, Source, Split, ranges
 from lance_align.jobs.sources.columnar import SPLIT_ROWS
 from lance_align.jobs.sources.location import Location, References, first_line
 from lance_align.jobs.sources.schemas import unified
+
+# Rows of a range are read as a whole, whatever the batches (pylance 14); how large they are, the first ones tell.
+FIRST_ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +32,19 @@ class LanceSource(Source):
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the fragment's range, without deleted ones; other columns are not read."""
         fragment: Any = lance.dataset(self.location.uri, version=self.version).get_fragment(split.group or 0)
-        for batch in fragment.to_batches(
-            columns=list(columns), batch_size=CHUNK_ROWS, offset=split.start, limit=split.rows
-        ):
-            yield pa.Table.from_batches([batch])
+        start, stop, rows = split.start, split.start + (split.rows or 0), FIRST_ROWS
+        while start < stop:
+            table = fragment.to_table(
+                columns=list(columns),
+                offset=start,
+                limit=min(rows, stop - start),
+                blob_handling="all_binary",  # else a blob column gives the places of its values
+            )
+            if not table.num_rows:
+                raise SourceError(f"{self.location.uri}: fragment {split.group} ends {stop - start:,} rows early")
+            yield table
+            start += table.num_rows
+            rows = max(1, min(8 * rows, CHUNK_BYTES * table.num_rows // max(1, table.nbytes)))
 
 
 def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] = ()) -> LanceSource:
