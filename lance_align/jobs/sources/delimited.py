@@ -127,7 +127,7 @@ class _File:
             if head.strip("\r\n"):
                 break
             self._before += 1
-        self._delimiter = delimiter or _recognised(head)
+        self._delimiter = delimiter or _recognised(head, location.path)
         allow_long_cells()
         self._rows = csv.reader(itertools.chain([head], lines), delimiter=self._delimiter, strict=True)
         try:
@@ -202,9 +202,10 @@ def _last_quotation(lines: Iterable[tuple[int, str]], delimiter: str) -> tuple[i
     return opened, False
 
 
-def _recognised(header: str) -> str:
+def _recognised(header: str, path: str) -> str:
     """The delimiter that makes most cells of a header line."""
-    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in DELIMITERS}
+    marks = sorted(DELIMITERS, key=lambda mark: mark != "\t") if ".tsv" in path.lower() else DELIMITERS
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in marks}
     return max(counts, key=counts.__getitem__)  # the first of equals
 
 

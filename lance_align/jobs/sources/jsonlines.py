@@ -26,6 +26,8 @@ _Place = tuple[str, int]  # a file's URI and a line of it, counted from 1
 
 MAX_BAD_LINES = 100  # then nobody reads on
 MAX_NAMED_LINES = 3
+MAX_DEPTH = 64  # of lists and objects in each other
+MAX_BITS = 1000  # of a whole number; a double takes 1,024
 _MAX_WHOLE_DOUBLE = 2**53  # doubles hold every whole number up to it
 _NUMBERS = frozenset({"whole", "minus", "long", "long minus", "unsigned", "huge", "float"})
 _SCALARS = _NUMBERS | {"text", "boolean"}
@@ -126,18 +128,26 @@ class _Column:
     items: _Column | None = None
     fields: dict[str, _Column] = dataclasses.field(default_factory=dict)
 
-    def learn(self, value: Any, place: _Place) -> None:
+    def learn(self, value: Any, place: _Place, depth: int = 1) -> None:
+        """Note one value.
+
+        Raises:
+            SourceError: it has more levels, or more digits, than a table holds.
+        """
         if value is None:
             return
         kind = _kind(value)
+        if depth > MAX_DEPTH or (kind == "huge" and value.bit_length() > MAX_BITS):
+            seen = "more than 300 digits" if kind == "huge" else f"more than {MAX_DEPTH} levels"
+            raise SourceError(f"{place[0]} line {place[1]} has a value of {seen}; mend the line, or --drop the column")
         self.kinds.setdefault(kind, place)
         if kind == "list":
             self.items = self.items or _Column()
             for item in value:
-                self.items.learn(item, place)
+                self.items.learn(item, place, depth + 1)
         elif kind == "object":
             for key, item in value.items():
-                self.fields.setdefault(key, _Column()).learn(item, place)
+                self.fields.setdefault(key, _Column()).learn(item, place, depth + 1)
 
     @property
     def is_scalar(self) -> bool:

@@ -58,6 +58,8 @@ def opened_lines(location: Location, what: str, *, newline: str) -> Iterator[Ite
             io.BufferedReader(stream, 2**20) as buffered,  # type: ignore[type-var]  # a NativeFile has all it needs
         ):
             head = buffered.peek(4)[:4]
+            if not head and location.path.lower().endswith(".gz") and location.info().size == 0:
+                raise SourceError(f"{location.uri} cannot be read as {what}: no gzip file is empty; write it again")
             encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), "utf-8")
             errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
             yield _lines(io.TextIOWrapper(buffered, encoding, errors, newline=newline), location)

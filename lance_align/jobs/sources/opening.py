@@ -170,7 +170,7 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
     if by_name is not None:
         return by_name
     try:
-        with location.filesystem.open_input_stream(location.path, compression=None) as stream:
+        with location.filesystem.open_input_stream(location.path, compression="detect") as stream:
             head = stream.read(512)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{location.uri} cannot be read: {first_line(error)}") from error
@@ -180,7 +180,9 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
         return "arrow"
     if head[257:262] == b"ustar":
         return "webdataset"
-    if head.lstrip().startswith((b"{", b"[")):  # data sets in JSON Lines are often called .json
+    if (
+        head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
+    ):  # data sets in JSON Lines are often called .json
         return "jsonl"
     raise SourceError(f"the format of {location.uri} is not known by its name or content; say it with --format")
 
