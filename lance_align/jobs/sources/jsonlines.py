@@ -7,6 +7,7 @@ odd line.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections import Counter
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.jobs.sources.base import Looks, Source, Split
-from lance_align.jobs.sources.lists import blocks, in_range, opened_lines, parts_of, splits_of
+from lance_align.jobs.sources.lists import blocks, opened_lines, parts_of, splits_of, taken
 from lance_align.jobs.sources.location import Location
 from lance_align.jobs.sources.roles import may_play, played_as_text
 from lance_align.jobs.sources.texts import mended, mended_cells
@@ -58,9 +59,8 @@ class JsonlSource(Source):
         """The rows of the range; only their lines are parsed, other columns are not converted."""
         location = self.location.at(split.path)
         with opened_lines(location, "JSON Lines", newline="\n") as lines:
-            for texts in blocks(
-                (len(line), (number, line)) for number, line in in_range(_full(lines), split, location)
-            ):
+            numbered = taken(itertools.islice(_full(lines), split.start, None), split, location)
+            for texts in blocks((len(line), (number, line)) for number, line in numbered):
                 rows = [_row(line, number, location) for number, line in texts]
                 yield pa.table(
                     {

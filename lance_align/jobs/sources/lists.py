@@ -24,7 +24,7 @@ from lance_align.jobs.sources.schemas import unified
 Row = TypeVar("Row")
 
 SPLIT_ROWS = 2048  # a task decodes this many images
-# Of one file, however long: tasks pass over it half as often as there are splits. (A million lines of CSV take 0.5 s.)
+# Of one file, however long: tasks pass over it half as often as there are splits. (A million lines take 1 s.)
 MAX_SPLITS = 64
 MAX_CHARS = 16 * 2**20  # of a line, and of a cell; what is longer is refused before it is held
 BLOCK_ROWS = 1024
@@ -128,16 +128,20 @@ def blocks(rows: Iterable[tuple[int, Row]]) -> Iterator[list[Row]]:
         yield held
 
 
-def in_range(rows: Iterator[Row], split: Split, location: Location) -> Iterator[Row]:
-    """The rows of a split out of all rows of its file.
+def taken(rows: Iterator[Row], split: Split, location: Location) -> Iterator[Row]:
+    """As many rows as a split has.
+
+    Args:
+        rows: those of the file from the split's first one on.
 
     Raises:
-        SourceError: the file ends before the split does.
+        SourceError: there are fewer.
     """
     given = 0
-    stop = None if split.rows is None else split.start + split.rows
-    for row in itertools.islice(rows, split.start, stop):
+    for row in itertools.islice(rows, split.rows):
         given += 1
         yield row
     if split.rows is not None and given < split.rows:
-        raise SourceError(f"{location.uri} became shorter while it was read: it ends before row {stop}; run again")
+        raise SourceError(
+            f"{location.uri} became shorter while it was read: it ends before row {split.start + split.rows}; run again"
+        )
