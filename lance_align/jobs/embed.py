@@ -95,8 +95,9 @@ def embed(
         embed: what gets vectors: image, text, or both; by default image where there is an image column, else text.
         image: the column of images or videos (bytes or paths); by default recognised by name and type.
         text: the column of texts; by default recognised.
-        id: the column of ids; by default one called id, the path in a folder, else a 128-bit digest of the row.
-        drop: columns that do not travel into the table.
+        id: the column of ids (text, whole numbers, decimals, UUIDs, bytes, dates or times); by default one called id,
+            the path in a folder, else a 128-bit digest of the row's columns, those of `drop` left out.
+        drop: columns that are not looked at and do not travel; one that is named for a role is read for it alone.
         keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.

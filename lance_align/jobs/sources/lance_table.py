@@ -17,6 +17,7 @@ from lance_align.jobs.sources.schemas import unified
 
 # Rows of a range are read as a whole, whatever the batches (pylance 14); how large they are, the first ones tell.
 FIRST_ROWS = 16
+BLOBS = "all_binary"  # else a blob column gives the places of its values
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class LanceSource(Source):
                 columns=list(columns),
                 offset=start,
                 limit=min(rows, stop - start),
-                blob_handling="all_binary",  # else a blob column gives the places of its values
+                blob_handling=BLOBS,
             )
             if not table.num_rows:
                 raise SourceError(f"{self.location.uri}: fragment {split.group} ends {stop - start:,} rows early")
@@ -58,6 +59,7 @@ def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] =
     """
     try:
         dataset = lance.dataset(location.uri)
+        schema: pa.Schema = dataset.scanner(blob_handling=BLOBS).projected_schema
         splits = [
             Split(path=location.path, group=fragment.fragment_id, start=start, rows=rows)
             for fragment in dataset.get_fragments()
@@ -67,7 +69,7 @@ def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] =
         raise SourceError(f"{location.uri} cannot be read as a Lance table: {first_line(error)}") from error
     return LanceSource(
         location=location,
-        schema=unified(location, [(location.path, dataset.schema)], drop=drop),
+        schema=unified(location, [(location.path, schema)], drop=drop),
         dropped=tuple(drop),
         splits=tuple(splits),
         references=References(location.parent(), allow_outside),
