@@ -272,7 +272,7 @@ def test_a_gz_file_is_read_to_its_end_or_refused(suffix: str, tmp_path: Path) ->
     whole = gzip.compress("".join(lines).encode())
     members = gzip.compress("".join(lines[:1000]).encode()) + gzip.compress("".join(lines[1000:]).encode())
     for good in (whole, members):
-        assert len(rows_of(opened(good, tmp_path / f"a.{suffix}.gz"))) == 3000
+        assert len(rows_of(opened(good, tmp_path / f"A.{suffix}.GZ"))) == 3000
     crc = bytearray(whole)
     crc[-8] ^= 1
     for bad in (
@@ -311,6 +311,12 @@ def test_delimiters_are_seen_in_the_header_line(delimiter: str, name: str, tmp_p
 
 def test_a_tsv_file_has_tabs_if_its_header_line_may_have_either(tmp_path: Path) -> None:
     assert rows_of(opened("a, b\tc\n1\t2\n", tmp_path / "rows.tsv")) == [{"a, b": 1, "c": 2}]
+
+
+def test_excel_says_the_delimiter_in_a_line_of_its_own(tmp_path: Path) -> None:
+    assert rows_of(opened("sep=;\r\na,b;c,d\r\n1;2\r\n", tmp_path / "rows.csv")) == [{"a,b": 1, "c,d": 2}]
+    with pytest.raises(SourceError, match="opens in line 3 never closes"):
+        opened('sep=;\na;b\n1;"2\n', tmp_path / "rows.csv")
 
 
 def test_a_delimiter_can_be_said(tmp_path: Path) -> None:

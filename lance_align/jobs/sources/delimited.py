@@ -34,6 +34,7 @@ from lance_align.jobs.sources.texts import mended, mended_cells
 DELIMITERS = (",", ";", "\t", "|")  # recognised, in this order
 _DELIMITER_NAMES = {"\\t": "\t", "tab": "\t"}  # what a shell lets people write
 _QUOTE = '"'
+_SAID = re.compile('"?sep=([^"a-zA-Z0-9])"?', re.IGNORECASE)  # Excel's first line
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _FLOAT = re.compile(r"-?[0-9][0-9.e+-]*")
@@ -123,10 +124,13 @@ class _File:
 
     def __init__(self, location: Location, lines: Iterator[str], delimiter: str | None) -> None:
         self._location = location
-        self._before = 0  # blank lines
+        self._before = 0  # lines before the header: blank ones, and Excel's
         head = ""
         for head in lines:
-            if head.strip("\r\n"):
+            said = _SAID.fullmatch(head.strip("\r\n"))
+            if said is not None:
+                delimiter = delimiter or said.group(1)
+            elif head.strip("\r\n"):
                 break
             self._before += 1
         self._delimiter = delimiter or _recognised(head, location.path)

@@ -54,7 +54,7 @@ def opened_lines(location: Location, what: str, *, newline: str) -> Iterator[Ite
     """
     try:
         with (
-            location.filesystem.open_input_stream(location.path, compression="detect") as stream,
+            location.filesystem.open_input_stream(location.path, compression=_compression(location.path)) as stream,
             io.BufferedReader(stream, 2**20) as buffered,  # type: ignore[type-var]  # a NativeFile has all it needs
         ):
             head = buffered.peek(4)[:4]
@@ -65,6 +65,10 @@ def opened_lines(location: Location, what: str, *, newline: str) -> Iterator[Ite
             yield _lines(io.TextIOWrapper(buffered, encoding, errors, newline=newline), location)
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise SourceError(f"{location.uri} cannot be read as {what}: {first_line(error)}") from error
+
+
+def _compression(path: str) -> str:
+    return "gzip" if path.lower().endswith(".gz") else "detect"  # which minds the letter case
 
 
 def _lines(text: io.TextIOWrapper, location: Location) -> Iterator[str]:
@@ -80,8 +84,8 @@ def allow_long_cells() -> None:
 
 
 def splits_of(path: str, rows: int) -> list[Split]:
-    """Ranges of a file's rows, one a task."""
-    step = max(SPLIT_ROWS, -(-rows // MAX_SPLITS))
+    """Ranges of a file's rows, one a task; blocks begin at the same rows whether one range is read or several."""
+    step = max(SPLIT_ROWS, -(-rows // (MAX_SPLITS * BLOCK_ROWS)) * BLOCK_ROWS)
     return [Split(path=path, start=start, rows=count) for start, count in ranges(rows, step)]
 
 
