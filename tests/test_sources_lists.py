@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -546,7 +547,7 @@ def test_any_cells_come_back_as_they_stood(cells: list[str], tmp_path: Path) -> 
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("kind", "n"), *(("a", cell) for cell in cells)])
     found = [row["n"] for row in rows_of(opened(text.getvalue(), tmp_path / "rows.csv"))]
-    words = {float: repr, int: str, str: str, bool: str, type(None): lambda _: ""}
+    words: dict[type, Callable[[Any], str]] = {float: repr, int: str, str: str, bool: str, type(None): lambda _: ""}
     printed = [words[type(value)](value) for value in found]
     if any(isinstance(value, bool) for value in found):  # of one spelling
         assert [text.lower() for text in printed] == [cell.lower() for cell in cells]

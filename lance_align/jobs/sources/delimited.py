@@ -218,7 +218,8 @@ def _last_quotation(lines: Iterable[tuple[int, str]], delimiter: str) -> tuple[i
 
 def _recognised(header: str, path: str) -> str:
     """The delimiter that makes most cells of a header line."""
-    marks = sorted(DELIMITERS, key=lambda mark: mark != "\t") if ".tsv" in path.lower() else DELIMITERS
+    is_tsv = path.lower().endswith((".tsv", ".tsv.gz"))
+    marks = sorted(DELIMITERS, key=lambda mark: mark != "\t") if is_tsv else DELIMITERS
     counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in marks}
     return max(counts, key=counts.__getitem__)  # the first of equals
 

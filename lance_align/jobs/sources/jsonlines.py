@@ -42,13 +42,7 @@ _TYPES: tuple[tuple[frozenset[str], Any], ...] = (
 )
 _KINDS = {str: "text", float: "float", list: "list", dict: "object", type(None): "null"}
 # For people; the other kinds are a number.
-_WORDS = {
-    "text": "text",
-    "boolean": "true or false",
-    "object": "an object",
-    "list": "a list",
-    "null": "null",
-}  # others: a number
+_WORDS = {"text": "text", "boolean": "true or false", "object": "an object", "list": "a list", "null": "null"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,14 +242,14 @@ def _parsed(line: str) -> dict[str, Any]:
     """
     try:
         row = _DECODER.decode(line)
+        if not isinstance(row, dict):
+            raise ValueError(_WORDS.get(_kind(row), "a number"))
+        if "\\u" in line or not _is_text(line):
+            return {mended(key): _with_valid_text(value) for key, value in row.items()}
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError("it nests too deeply") from None
-    if not isinstance(row, dict):
-        raise ValueError(_WORDS.get(_kind(row), "a number"))
-    if "\\u" in line or not _is_text(line):
-        return {mended(key): _with_valid_text(value) for key, value in row.items()}
     return row
 
 
