@@ -236,7 +236,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(columns(), columns(), st.integers(0, 2))
 def test_two_columns_become_one_without_loss_or_are_refused(first: Any, second: Any, start: int) -> None:
     kind = common_type(plain_type(first.type), plain_type(second.type))
@@ -253,7 +253,7 @@ def test_two_columns_become_one_without_loss_or_are_refused(first: Any, second: 
         assert same(read.to_pylist(), array.to_pylist()), (kind, array)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(columns(), columns())
 def test_two_parquet_files_are_read_without_loss_or_refused(
     tmp_path_factory: pytest.TempPathFactory, first: Any, second: Any

@@ -142,6 +142,10 @@ def test_headers_of_pages_may_hold_anything(data: bytes) -> None:
     assert count <= len(data)
 
 
+def test_padding_behind_the_last_page_is_none() -> None:
+    assert list(pages(Bytes(bytes(100)), 0, 100)) == []
+
+
 def test_headers_within_headers_have_an_end() -> None:
     with pytest.raises(pa.ArrowInvalid, match="no header that can be read"):
         next(pages(Bytes(b"\x1c" * 60_000), 0, 60_000))

@@ -147,7 +147,7 @@ def _is_uuid(kind: Any) -> bool:
 
 
 # Kinds whose text is not Arrow's.
-_ID_TEXTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
+_ID_TEXTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], pa.ChunkedArray[Any]]], ...] = (
     (_is_uuid, _uuid_texts),
     (pa.types.is_fixed_size_binary, lambda column: _each(column, bytes.hex)),
     (

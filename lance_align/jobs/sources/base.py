@@ -107,7 +107,7 @@ class Source(ABC):
 
     def _partition(self, path: str) -> Mapping[str, str | None]:
         # A format that names rows by where they stand has no other columns in the names of folders.
-        return {} if self.id is not None else partition_values(self.location.relative(path))
+        return {} if self.id is not None else partition_values(path.removeprefix(self.location.path))
 
     def places(self, rows: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         """Where rows stand, for people.

@@ -73,7 +73,8 @@ class ArrowSource(Source):
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the batch, or of the stream; other columns are not read from files."""
-        with _opened(self.location.at(split.path)) as file:
+        location = self.location.at(split.path)
+        with _reading(location, "Arrow IPC"), _opened(location) as file:
             if split.group is None:
                 for batch in ipc.open_stream(file):
                     yield pa.Table.from_batches([batch])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-HEADER_BYTES = 64 * 2**10  # statistics of a page may hold two values; writers cut them
+HEADER_BYTES = (2**12, 2**24)  # nearly always, and as pyarrow's limit: statistics may hold two values of the page
 MAX_PAGE_BYTES = 64 * 2**20  # a larger page must weigh something in the file as well
 MAX_RATIO = 200  # of such a page's sizes; pictures do not compress, and texts not so well
 
@@ -43,12 +43,13 @@ def pages(file: Any, start: int, stop: int) -> Iterator[Page]:
         ArrowInvalid: a header cannot be read, or a page claims far more than it weighs.
     """
     while start < stop:
-        header = memoryview(file.read_at(min(HEADER_BYTES, stop - start), start))
+        fields, length = _header(file, start)
+        if not fields:  # padding
+            return
         try:
-            fields, length = _struct(header, 0)
             page = Page(fields[1] == _DICTIONARY, fields[2], fields[3])
-        except (IndexError, KeyError, RecursionError) as error:
-            raise pa.ArrowInvalid(f"the page at byte {start} has no header that can be read") from error
+        except KeyError as error:
+            raise pa.ArrowInvalid(f"the page at byte {start} does not tell its size") from error
         if page.bytes < 0 or page.stored_bytes < 0:
             raise pa.ArrowInvalid(f"the page at byte {start} has a negative size")
         if page.bytes > max(MAX_PAGE_BYTES, MAX_RATIO * page.stored_bytes):
@@ -58,6 +59,18 @@ def pages(file: Any, start: int, stop: int) -> Iterator[Page]:
             )
         yield page
         start += length + page.stored_bytes
+
+
+def _header(file: Any, start: int) -> tuple[dict[int, int], int]:
+    """The numbers in a page's header, and its length."""
+    for size in HEADER_BYTES:
+        try:
+            return _struct(memoryview(file.read_at(size, start)), 0)
+        except IndexError:
+            continue
+        except RecursionError:
+            break
+    raise pa.ArrowInvalid(f"the page at byte {start} has no header that can be read")
 
 
 def _struct(data: memoryview, at: int) -> tuple[dict[int, int], int]:

@@ -58,7 +58,7 @@ def unified(location: Location, files: Iterable[tuple[str, pa.Schema]], *, drop:
         if column.files < len(paths):
             column.field = column.field.with_nullable(True)
     fields = [column.field for column in columns.values()]
-    for field in partition_fields([location.relative(path) for path in paths]):
+    for field in partition_fields(path.removeprefix(location.path) for path in paths):
         if field.name in drop:
             dropped.add(field.name)
         elif field.name not in columns:
