@@ -54,6 +54,7 @@ def embed(
     keep: Keep = "bytes",
     thumbnail_px: int = 256,
     format: Format | None = None,  # noqa: A002
+    delimiter: str | None = None,
     allow_outside: bool = False,
     fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
@@ -100,6 +101,7 @@ def embed(
         keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
+        delimiter: what separates the cells of CSV files (, ; | or tab); by default recognised in the header line.
         allow_outside: let image paths in the rows lead out of the source's folder.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
@@ -195,6 +197,7 @@ def embed(
         fetching=fetch_policy(fetch_hosts),
         as_text=[column for column in (image, text, id) if column is not None],
         drop=[column for column in drop if column not in (image, text, id)],  # read for their role, and left behind
+        delimiter=delimiter,
         looks="images" if spec.image.frames is None else "videos",
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
