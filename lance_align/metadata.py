@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 ORIENTATION = 0x0112  # of EXIF and TIFF; 1 to 8, of which 5 to 8 exchange width and height
 MAX_TEXT_BYTES = 2**20
 
+_EXIF_HEADS = re.compile(rb"^(?:Exif\0[\0\xff])+")
 _XMP = re.compile(rb"tiff:Orientation(?:=\"|>)\s*([1-8])")
 
 
@@ -65,13 +66,11 @@ def as_orientation(value: object) -> int | None:
 
 
 def _of_exif(exif: bytes) -> int | None:
-    from PIL import Image
-
+    """Of a TIFF header and its first directory, whatever else is wrong with them."""
+    exif = _EXIF_HEADS.sub(b"", exif)
     try:
-        tags = Image.Exif()
-        tags.load(exif)
-        return as_orientation(tags.get(ORIENTATION))
-    except Exception:  # noqa: BLE001 - as in `orientation_of`
+        return _Directory.read(exif).orientation
+    except struct.error:
         return None
 
 
@@ -204,33 +203,96 @@ _TIFF_PICTURE = frozenset(
         *(334, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 50674),
     )
 )
-_TIFF_INTEGERS: Mapping[int, str] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+_TIFF_NUMBERS: Mapping[int, str] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q"}
+_TIFF_TEXT, _TIFF_RATIONALS = 2, {5: "II", 10: "ii"}
+
+
+class _Directory(NamedTuple):
+    """The first directory of a TIFF, which EXIF is too.
+
+    Attributes:
+        data: the whole.
+        order: of bytes, as `struct` says it.
+        is_big: BigTIFF, with 64 bits for offsets.
+        start: where the directory stands.
+        count: how many entries it claims.
+        entries: those that are there, as bytes.
+    """
+
+    data: bytes
+    order: str
+    is_big: bool
+    start: int
+    count: int
+    entries: list[bytes]
+
+    @classmethod
+    def read(cls, data: bytes) -> _Directory:
+        """Read the entries; struct.error for what is no TIFF."""
+        order = {b"II": "<", b"MM": ">"}.get(data[:2])
+        if order is None:
+            raise struct.error("not a TIFF")
+        is_big = 43 in data[2:4]
+        (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)
+        size, at = (20, start + 8) if is_big else (12, start + 2)
+        last = min(count, (len(data) - at) // size)
+        return cls(data, order, is_big, start, count, [data[at + size * n : at + size * (n + 1)] for n in range(last)])
+
+    def tag(self, entry: bytes) -> int:
+        """The tag of an entry."""
+        return int(struct.unpack_from(self.order + "H", entry)[0])
+
+    @property
+    def orientation(self) -> int | None:
+        """The first that can be read."""
+        found = (self._number(entry) for entry in self.entries if self.tag(entry) == ORIENTATION)
+        return next((value for value in map(as_orientation, found) if value is not None), None)
+
+    def _number(self, entry: bytes) -> object:
+        """The first value of an entry; None for a type that is no number."""
+        (kind,) = struct.unpack_from(self.order + "H", entry, 2)
+        field = entry[12:] if self.is_big else entry[8:]
+        shape = _TIFF_NUMBERS.get(kind) or _TIFF_RATIONALS.get(kind)
+        if kind == _TIFF_TEXT:
+            return field
+        if shape is None:
+            return None
+        if struct.calcsize("=" + shape) > len(field):
+            (place,) = struct.unpack(self.order + ("Q" if self.is_big else "I"), field)
+            field = self.data[place:]
+        try:
+            values = struct.unpack_from(self.order + shape, field)
+        except struct.error:
+            return None
+        return values[0] if len(values) == 1 else values[0] / values[1] if values[1] else None
 
 
 def _tiff(data: bytes) -> Bare:
     """The first directory without other tags, and without a next one; written over the old one, where it fits."""
-    order = "<" if data[:1] == b"I" else ">"
-    is_big = 43 in data[2:4]
-    count_format, offset_format, entry_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
-    (start,) = struct.unpack_from(order + offset_format, data, 8 if is_big else 4)
-    (count,) = struct.unpack_from(order + count_format, data, start)
-    at = start + struct.calcsize(order + count_format)
-    entries = [
-        data[place : place + entry_bytes] for place in range(at, min(at + count * entry_bytes, len(data)), entry_bytes)
-    ]
-    if len(entries) < count or len(entries[-1]) < entry_bytes:
+    directory = _Directory.read(data)
+    if len(directory.entries) < directory.count:
         return Bare(data, None)
-    kept, orientation = [], None
-    for entry in entries:
-        tag, kind = struct.unpack_from(order + "HH", entry)
-        if tag in _TIFF_PICTURE:
-            kept.append(entry)
-        elif tag == ORIENTATION and kind in _TIFF_INTEGERS:
-            orientation = as_orientation(
-                struct.unpack_from(order + _TIFF_INTEGERS[kind], entry, entry_bytes - (8 if is_big else 4))[0]
-            )
-    directory = struct.pack(order + count_format, len(kept)) + b"".join(kept) + bytes(struct.calcsize(offset_format))
-    return Bare(b"".join([data[:start], directory, data[start + len(directory) :]]), orientation or 1)
+    kept = [entry for entry in directory.entries if directory.tag(entry) in _TIFF_PICTURE]
+    count = struct.pack(directory.order + ("Q" if directory.is_big else "H"), len(kept))
+    written = count + b"".join(kept) + bytes(8 if directory.is_big else 4)
+    start = directory.start
+    return Bare(b"".join([data[:start], written, data[start + len(written) :]]), directory.orientation or 1)
+
+
+def _gif(data: bytes) -> Bare:
+    """Without extensions before the first picture, but for the one that names its transparent colour."""
+    at = 13 + (3 * 2 ** ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+    kept = [data[:at]]
+    while data[at] == 0x21:
+        end = at + 2
+        while data[end]:
+            end += 1 + data[end]
+        end += 1
+        if data[at + 1 : at + 3] == b"\xf9\x04" and end == at + 8:
+            kept.append(data[at:end])
+        at = end
+    return Bare(b"".join([*kept, memoryview(data)[at:]]), None)
 
 
 # The entry of an item that is EXIF or XMP, in a list of a file's items (ISO 14496-12, 8.11.6).
@@ -246,6 +308,7 @@ _STRIPS: Mapping[str, Callable[[bytes], Bare]] = {
     "JPEG": _jpeg,
     "PNG": _png,
     "WEBP": _webp,
+    "GIF": _gif,
     "TIFF": _tiff,
     "AVIF": _iso,
     "HEIF": _iso,
