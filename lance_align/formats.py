@@ -74,15 +74,15 @@ def named_formats(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ArgumentError: a name is not known, or there is none.
     """
-    given = (names,) if isinstance(names, str) else tuple(names)
-    found = dict.fromkeys(_named(name) for name in given)
+    given = [names] if isinstance(names, str) else names
+    found = dict.fromkeys(_named(name) for each in given for name in each.split(","))
     if not found:
         raise ArgumentError(f"image_formats is empty; expected some of {', '.join(FORMATS)}")
     return tuple(found)
 
 
 def _named(name: str) -> str:
-    upper = str(name).strip().lstrip(".").upper()
+    upper = name.strip().lstrip(".").upper()
     known = _ALSO.get(upper, upper)
     if known not in FORMATS:
         raise ArgumentError(f"image_formats={name!r} is not known; expected some of {', '.join(FORMATS)}")

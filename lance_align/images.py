@@ -22,7 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align.errors import RowError
-from lance_align.image_files import DEFAULT_LIMITS, Box, DecodeLimits, Loaded, bands, check_size, load_file, pillow
+from lance_align.image_files import DEFAULT_LIMITS as DEFAULT_LIMITS
+from lance_align.image_files import Box, Loaded, bands, load_file, pillow
+from lance_align.image_files import DecodeLimits as DecodeLimits
+from lance_align.image_files import check_size as check_size
 from lance_align.metadata import orientation_of
 from lance_align.spec import ImageSpec
 
@@ -34,7 +37,6 @@ ImageInput: TypeAlias = "bytes | bytearray | memoryview | str | Path | Image | N
 Pixels: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
 
 _T = TypeVar("_T")
-
 
 # A JPEG is decoded with at least this many times the pixels, in each direction, that a resize or thumbnail needs.
 HEADROOM = 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -45,7 +46,9 @@ def bare(data: bytes, image_format: str | None) -> Bare:
 def orientation_of(image: Any) -> int:
     """Of a loaded Pillow image; 1 where it cannot be read."""
     try:
-        return as_orientation(image.getexif().get(ORIENTATION)) or 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return as_orientation(image.getexif().get(ORIENTATION)) or 1
     except Exception:  # noqa: BLE001 - odd EXIF makes Pillow raise anything, and is not the picture
         return 1
 

@@ -31,7 +31,7 @@ def setrlimit(kind, limits):
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The next image starts a process, which finds modules where this one finds them; so does the one after the test."""
+    """The next image starts a process, which finds modules where this one finds them; so does the first afterwards."""
     decoder_process.end()
     monkeypatch.setattr(decoder_process, "_has_told", False)
     yield
