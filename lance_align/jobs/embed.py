@@ -16,6 +16,7 @@ from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.engines.base import EngineName, check_engine
 from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.checks import check_positive, check_writable
 from lance_align.jobs.columns import Keep, choose_columns
@@ -105,7 +106,8 @@ def embed(
         allow_outside: let image paths in the rows lead out of the source's folder.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
-        image_formats: Pillow's names of the image formats that may be decoded.
+        image_formats: names of the image formats that may be decoded, of `lance_align.formats.FORMATS`; suffixes
+            such as jpg are understood. HEIF needs the extra ``heif``.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
         decode_seconds: seconds after which the decoding of one image is given up.
@@ -185,6 +187,7 @@ def embed(
     )
     check_executor(executor, options)
     check_writable(log_file=log_file)
+    limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
     check_engine(engine)
     check_precision(precision)
     check_indexing(index)
@@ -208,7 +211,7 @@ def embed(
     schema = table_schema(travelling, columns.layout, spec)
     decoder = Decoder(
         image=spec.image,
-        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        limits=limits,
         thumbnail_px=thumbnail_px if columns.keep == "thumbnail" else None,
         seconds=decode_seconds,
         memory_mb=decode_memory_mb,
