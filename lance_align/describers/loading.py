@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lance_align.describers.base import Describer
 from lance_align.describers.checkpoints import directory_of
 from lance_align.describers.spec import DescriberSpec
 from lance_align.encoders.devices import resolve_device
+from lance_align.encoders.once import LOADING
 from lance_align.encoders.pretrained import load_pretrained
 from lance_align.errors import ModelError, few
 
@@ -22,7 +22,6 @@ FAMILIES: Mapping[str, str] = {
     "llava": "lance_align.describers.llava:LlavaDescriber",
 }
 
-_lock = threading.Lock()
 _loaded: dict[tuple[str, ...], Any] = {}  # by all of a spec that the model depends on, and the device
 
 
@@ -43,7 +42,7 @@ def load_describer(spec: DescriberSpec, *, device: str = "auto") -> Describer:
     module, _, name = FAMILIES[spec.family].partition(":")
     family = getattr(importlib.import_module(module), name)
     key = (spec.fingerprint, spec.family, spec.task, spec.precision, place)
-    with _lock:
+    with LOADING:
         if key not in _loaded:
             _loaded[key] = family.load(spec, directory_of(spec), device=place)
         describer: Describer = family(spec, _loaded[key])

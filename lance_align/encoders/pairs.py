@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from lance_align.encoders.base import Vectors
 from lance_align.encoders.checkpoints import locate
 from lance_align.encoders.devices import Precision, full_precision, resolve_device, resolve_dtype
-from lance_align.encoders.once import Once
+from lance_align.encoders.once import LOADING, Once
 from lance_align.encoders.pixels import PairTower
 from lance_align.encoders.tokens import Tokens
 from lance_align.encoders.two_towers import opened
@@ -25,7 +24,6 @@ PIXELS_PER_BATCH = {"cpu": 4 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 2
 
 Part = Literal["matcher", "segmenter"]
 
-_lock = threading.Lock()
 _models: dict[tuple[ModelSpec, str, Precision], PairModel] = {}
 
 
@@ -138,7 +136,7 @@ def load_pair_model(
         raise ModelError(f"{str(model)!r} has no weights, so it looks at nothing")
     place = resolve_device(device)
     key = (located.spec, str(place), precision)
-    with _lock:
+    with LOADING:
         if key not in _models:
             _models[key] = PairModel(located.spec, located.directory, device=place, precision=precision)
         _models[key].check(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Iterator
@@ -23,7 +24,12 @@ def application(name: str, text: str | None) -> App:
     """A command line that says `text`, in Markdown, for ``--help``, and the package's version for ``--version``.
 
     Options that take lists take all words up to the next option, may be repeated, and have no twin that empties them.
+
+    From here on output shows characters that the terminal has no code for (PYTHONIOENCODING=ascii) as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parameters = Parameter(negative_iterable=(), consume_multiple=True)
     return App(
         name=name,
