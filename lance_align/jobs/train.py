@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shutil
 import signal
@@ -12,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lance_align.encoders.checkpoints import read_json
-from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.encoders import hub
+from lance_align.encoders.checkpoints import resolve_spec
+from lance_align.encoders.fingerprint import fingerprint
+from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError
+from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.pairs import table_pairs, table_version
 from lance_align.jobs.stopping import Stopped, stopping
 from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
-from lance_align.training.checkpoint import checkpoint_in, writing
+from lance_align.training.pinned import pin, pinned
 from lance_align.training.workers import ALONE, Workers
 
 _Report = Callable[[LogLine], None]
-_TABLE = "table.json"  # in `out`, which table the run learns from
 _RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
 
 
@@ -31,14 +32,16 @@ class TrainJob:
 
     Attributes:
         table: uri of a Lance table.
-        image: its column of encoded pictures.
+        image: its column of pictures: encoded, or paths below the folder of the table's database.
         text: its column of captions.
         out: directory of the model and the checkpoint; for several workers, one that all of them see.
         options: how to train.
         model: what to train further, as `load_trainable` takes; None to pair two towers.
         vision_model, text_model, projection_dim: what `pair_towers` takes, where `model` is None.
-        held_out: rows to measure recall on and never to train on.
+        held_out: rows to measure recall on and never to train on, nor on other rows of their pictures.
         version: of the table; None for the one that the run into `out` began with, or the latest.
+        allow_outside: let image paths in the rows lead out of the folder of the table's database.
+        fetching: hosts that image URLs in the rows are fetched from.
     """
 
     table: str
@@ -52,6 +55,8 @@ class TrainJob:
     projection_dim: int = 512
     held_out: int = 0
     version: int | None = None
+    allow_outside: bool = False
+    fetching: FetchPolicy = NO_URLS
 
     def __post_init__(self) -> None:
         towers = (self.vision_model, self.text_model)
@@ -87,7 +92,27 @@ class TrainJob:
             version=self.version,
             held_out=self.held_out,
             seed=seed,
+            allow_outside=self.allow_outside,
+            fetching=self.fetching,
         )
+
+    def terms(self) -> dict[str, Any]:
+        """What a run into `out` keeps to its end: another model, table, choice of rows or loss is another run.
+
+        Raises:
+            ModelError: a model cannot be found.
+        """
+        models = {name: getattr(self, name) for name in ("model", "vision_model", "text_model")}
+        return {
+            **{name: None if value is None else _known(name, value) for name, value in models.items()},
+            "projection_dim": self.projection_dim if self.model is None else None,
+            "image": self.image,
+            "text": self.text,
+            "held_out": self.held_out,
+            "version": self.version,
+            **self.options.terms,
+            "table": self.table,
+        }
 
     def absolute(self) -> TrainJob:
         """The same from any working directory."""
@@ -125,25 +150,28 @@ def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda 
         _run_with_ray(job, workers, report)
 
 
+def _known(kind: str, name: str) -> dict[str, str]:
+    """A model's name, and the digest by which it is known again wherever it lies."""
+    if kind == "model":
+        return {"name": name, "fingerprint": resolve_spec(name).fingerprint}
+    try:
+        return {"name": name, "fingerprint": fingerprint(hub.find(name)[0])}
+    except OSError as error:
+        raise ModelError(f"model {name!r} cannot be read: {error}") from error
+
+
 def _pinned(job: TrainJob) -> TrainJob:
     """The job on one version of its table: all workers, and every continuation, hold out the same rows.
 
     Raises:
-        ArgumentError: `out` holds a run on another table.
+        ArgumentError: `out` holds a run on other terms, or the table cannot be used.
     """
-    path = job.out / _TABLE
-    version = job.version
-    if checkpoint_in(job.out) is not None and path.is_file():
-        began = read_json(path)
-        if began.get("table") != job.table:
-            raise ArgumentError(f"{job.out} holds a run on {began.get('table')}; train into another directory")
-        version = began["version"] if version is None else version
-    elif version is None:
-        version = table_version(job.table)
-    with writing(job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"table": job.table, "version": version}) + "\n", encoding="utf-8")
-    return dataclasses.replace(job, version=version)
+    if job.version is None:
+        began = pinned(job.out) or {}
+        version = began.get("version") if began.get("table") == job.table else None
+        job = dataclasses.replace(job, version=table_version(job.table) if version is None else version)
+    pin(job.out, job.terms())
+    return job
 
 
 def _run(job: TrainJob, workers: Workers, report: _Report) -> None:
