@@ -88,7 +88,7 @@ def train(
         model: what to train further: a known name, a hub id or a directory; align-tiny where nothing is named.
         vision_model, text_model: a ViT, DeiT or CLIP and a BERT, RoBERTa or CLIP, paired anew: hub ids or directories.
         projection_dim: length of the vectors of such a pair.
-        workers: processes of Ray Train, one a GPU where there are as many; all must see `out`.
+        workers: processes of Ray Train; all must see `out`. Each has a GPU where there are GPUs, unless device is cpu.
         steps: optimiser steps.
         minutes: wall-clock budget.
         batch_size: pairs a step, of all workers together.

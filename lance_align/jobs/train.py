@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -18,11 +19,14 @@ from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelEr
 from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.pairs import table_pairs, table_version
 from lance_align.jobs.stopping import Stopped, stopping
+from lance_align.jobs.training_group import said_of, training_group
 from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
 from lance_align.training.pinned import pin, pinned
 from lance_align.training.workers import ALONE, Workers
 
 _Report = Callable[[LogLine], None]
+# Ray Train's own name. A cluster in use by others may become free, or grow, in the meantime.
+_START_LIMIT, START_LIMIT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 300
 _RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
 
 
@@ -134,12 +138,13 @@ def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda 
 
     Args:
         job: what and how.
-        workers: processes; on a cluster with that many GPUs each has one.
+        workers: processes; on a cluster with GPUs each has one, unless the options' device is ``cpu``.
         report: is given each log line, in this process.
 
     Raises:
         ArgumentError: an option, the table or the model cannot be used.
-        JobError: Ray does not start, the workers failed, or `out` cannot be written.
+        JobError: Ray does not start, its cluster has no room for the workers for five minutes, they failed, or `out`
+            cannot be written.
     """
     if workers < 1:
         raise ArgumentError(f"workers={workers}; expected a whole number above 0")
@@ -218,20 +223,22 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
 
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
-    if cpus < workers:
-        raise ArgumentError(f"workers={workers}, but the cluster has {cpus} CPUs; give fewer workers")
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    group = training_group(nodes, workers=workers, device=job.options.device)
+    limit_s = os.environ.setdefault(_START_LIMIT, str(START_LIMIT_S))
     logging.getLogger("ray.train").setLevel(logging.ERROR)  # its progress; ours comes in log lines
     for restarts_left in reversed(range(1 + _RESTARTS)):
         trainer = TorchTrainer(
             _work,
             train_loop_config={"job": job, "lines": lines},
             scaling_config=ray_train.ScalingConfig(
-                num_workers=workers, use_gpu=gpus >= workers, resources_per_worker={"CPU": cpus // workers}
+                num_workers=workers, use_gpu=group.use_gpu, resources_per_worker=group.resources
             ),
-            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds.
-            run_config=ray_train.RunConfig(storage_path=str(job.out / "ray")),
+            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds; where
+            # there is no place for the group they have no end, and no words.
+            run_config=ray_train.RunConfig(
+                storage_path=str(job.out / "ray"), failure_config=ray_train.FailureConfig(controller_failure_limit=0)
+            ),
         )
         try:
             trainer.fit()
@@ -242,11 +249,19 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
             own = _own_error(error)
             if own is not None:
                 raise own from error
+            if "TimeoutError" in type(getattr(error, "controller_failure", None)).__name__:
+                raise JobError(f"{group} did not start in {limit_s} s; {_free(nodes)}; give fewer workers") from error
             if restarts_left == 0:
                 raise JobError(
                     f"training failed ({_first_line(error)}); run the same command again to go on from the last "
                     "checkpoint"
                 ) from error
+
+
+def _free(nodes: list[dict[str, Any]]) -> str:
+    import ray
+
+    return f"the cluster has {said_of(nodes, ray.available_resources())}"  # type: ignore[no-untyped-call]
 
 
 def _work(settings: dict[str, Any]) -> None:
