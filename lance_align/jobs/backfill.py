@@ -16,7 +16,7 @@ from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive, check_writable
+from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
@@ -149,7 +149,8 @@ def backfill(
         precision=precision,
     )
     check_executor(executor, options)
-    check_writable(log_file=log_file)
+    check_device(device)
+    check_writable("log file", log_file)
     limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
     check_engine(engine)
     check_precision(precision)
