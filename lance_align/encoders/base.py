@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -114,6 +114,16 @@ class Encoder(ABC):
     @abstractmethod
     def score(self) -> Score:
         """What makes probabilities of cosines."""
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """What the loaded towers run on: device, engine and precision, by the names of the options."""
+        return {}
+
+    @property
+    def halved(self) -> int:
+        """How often a forward pass did not fit into memory, so that all later ones are smaller."""
+        return 0
 
     @property
     def temperature(self) -> float:
