@@ -91,6 +91,8 @@ class JobReport:
     gone: int | None = None
     gone_ids: Sequence[str] = ()
     removed: int = 0
+    doubled: int = 0
+    lacking: int = 0
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     indexes: Sequence[IndexReport] = ()
     work: Literal["embedded", "described"] = "embedded"
