@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lance_align.describers.loading import load_model, load_processor
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.sampling import RowNoise, row_seed
 from lance_align.describers.spec import DescriberSpec
-from lance_align.encoders.devices import full_precision, resolve_device, resolve_dtype
+from lance_align.encoders.devices import device_name, full_precision, precision_name, resolve_device, resolve_dtype
 from lance_align.errors import ArgumentError, RowError
 from lance_align.images import ImageInput
 
@@ -85,6 +85,12 @@ class Generator(Describer):
         processor = load_processor(processor_class, directory)
         model = load_model(model_class, directory, dtype=dtype).to(place)
         return Loaded(model=model, processor=processor, device=place, dtype=dtype)
+
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """See `Describer.choices`."""
+        threads, precision = torch.get_num_threads(), precision_name(self.dtype)
+        return {"threads": threads, "device": device_name(self.device), "precision": precision}
 
     @staticmethod
     @abstractmethod

@@ -116,8 +116,8 @@ class Encoder(ABC):
         """What makes probabilities of cosines."""
 
     @property
-    def choices(self) -> Mapping[str, str]:
-        """What the loaded towers run on: device, engine and precision, by the names of the options."""
+    def choices(self) -> Mapping[str, str | int]:
+        """What the loaded towers run on: threads, device, engine and precision, by the names of a job's options."""
         return {}
 
     @property

@@ -38,10 +38,24 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ArgumentError(
-            f"device {device!r} cannot be used here ({reason}); expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"
-        ) from error
+        hint = "expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            hint = (
+                f"torch {torch.__version__} sees no GPU, whatever Ray counts: it is a build for CPUs, or wants a newer "
+                "driver; install another build, or take device='cpu'"
+            )
+        raise ArgumentError(f"device {device!r} cannot be used here ({reason}); {hint}") from error
     return found
+
+
+def device_name(device: torch.device) -> str:
+    """As a user names it: the first one of a kind goes without its number."""
+    return str(device) if device.index else device.type
+
+
+def precision_name(dtype: torch.dtype) -> Precision:
+    """The inverse of `resolve_dtype`."""
+    return "bfloat16" if str(dtype) == "torch.bfloat16" else "float32"
 
 
 def check_precision(precision: str) -> None:

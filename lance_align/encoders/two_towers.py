@@ -15,7 +15,15 @@ from torch import nn
 from lance_align import visuals
 from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
 from lance_align.encoders.checkpoints import read_json
-from lance_align.encoders.devices import Precision, full_precision, load_errors, resolve_device, resolve_dtype
+from lance_align.encoders.devices import (
+    Precision,
+    device_name,
+    full_precision,
+    load_errors,
+    precision_name,
+    resolve_device,
+    resolve_dtype,
+)
 from lance_align.encoders.engines.base import MIN_COSINE_BFLOAT16, Engine, EngineName, agreement, check_options
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.families import family
@@ -96,16 +104,22 @@ class TowerEncoder(Encoder):
         return self._vision().name
 
     @property
-    def choices(self) -> dict[str, str]:
+    def choices(self) -> dict[str, str | int]:
         """See `Encoder.choices`; the engine is that of the image tower, where it is loaded."""
-        engine: EngineName = "torch"
-        precision: Precision = "float32" if self._dtype == torch.float32 else "bfloat16"
+        engine, found = "torch", set()
+        if self._text.made:
+            found.add(precision_name(next(self._text().parameters()).dtype))
         if self._vision.made:
-            engine, precision = self._vision().name, self._vision().precision
-        elif self._text.made:
-            precision = "float32" if next(self._text().parameters()).dtype == torch.float32 else "bfloat16"
-        device = str(self.device) if self.device.index else self.device.type
-        return {"device": device, "engine": engine, "precision": precision}
+            engine = self._vision().name
+            found.add(self._vision().precision)
+        if not found:
+            return {}
+        return {
+            "threads": torch.get_num_threads(),
+            "device": device_name(self.device),
+            "engine": engine,
+            "precision": " and ".join(sorted(found)),
+        }
 
     @property
     def halved(self) -> int:

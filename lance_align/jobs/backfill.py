@@ -10,8 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lance_align.encoders import is_allowed, resolve_spec
-from lance_align.encoders.devices import Precision, check_precision
-from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.devices import Precision
+from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
@@ -147,12 +147,11 @@ def backfill(
         precision=precision,
     )
     check_executor(executor, options)
-    check_engine(engine)
-    check_precision(precision)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     filler = Filler(location.uri, vector, storage_options=location.storage_options)
     spec = _trusted(filler)
+    check_options(spec, device=device, engine=engine, precision=precision)
     decoder = Decoder(
         image=spec.image,
         limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lance_align.encoders.devices import Precision, full_precision
+from lance_align.encoders.devices import Precision, full_precision, precision_name
 from lance_align.encoders.engines.base import EngineName, Features, Pixels
 from lance_align.encoders.engines.staging import on_device
 from lance_align.encoders.memory import PassSize, free_memory, is_out_of_memory
@@ -49,7 +49,7 @@ class ModuleEngine:
         self.name = "compiled" if compiled else "torch"
         self._forward: Any = torch.compile(tower, dynamic=False) if compiled else tower
         self._device = device
-        self.precision = "float32" if tower.dtype == torch.float32 else "bfloat16"
+        self.precision = precision_name(tower.dtype)
         self._pass = PassSize(batch_size or max(1, PIXELS_PER_BATCH[device.type] // tower.image.pixels))
 
     @property
