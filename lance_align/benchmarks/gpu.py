@@ -253,11 +253,12 @@ def _transformers(subject: _Subject, dtype: torch.dtype) -> Iterator[Line]:
             name, cosine = f"transformers, {_short(dtype)}, eager, batch {batch}", agreement(found, reference)
             yield line(IMAGES, name, unit="images/s", rows=batch, times_s=times, cosine=cosine, notes={})
     length = subject.spec.max_tokens
-    tokens = torch.randint(0, 1000, (256, length), device=card.device)
+    rows = min(256, subject.rows)
+    tokens = torch.randint(0, 1000, (rows, length), device=card.device)
     times = card.seconds(captions, tokens, torch.ones_like(tokens))
     if times:
-        name = f"transformers, {_short(dtype)}, padded to {length}, batch 256"
-        yield line(CAPTIONS, name, unit="captions/s", rows=256, times_s=times, cosine=None, notes={})
+        name = f"transformers, {_short(dtype)}, padded to {length}, batch {rows}"
+        yield line(CAPTIONS, name, unit="captions/s", rows=rows, times_s=times, cosine=None, notes={})
 
 
 @torch.inference_mode()
