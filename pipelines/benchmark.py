@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure this package against the other ways to do the same work, side by side in one run.
 
 The model has align-base's configuration and weights made here (0.7 GB, once); pictures and captions are drawn and made

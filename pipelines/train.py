@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train on a Lance table of image–text pairs: ALIGN, CLIP, VisionTextDualEncoder; or align-tiny from nothing.
 
 Fine-tuning, from a table's uri such as db/photos.lance (s3:// too), and recall on 1,000 pairs held out:

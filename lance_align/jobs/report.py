@@ -162,6 +162,11 @@ class JobReport:
         ]
         lines += [f"    {kind:<13}{count:>12,}" for kind, count in sorted(self.reasons.items(), key=lambda r: -r[1])]
         lines += self._life()
+        if self.lacking:
+            lines.append(
+                f"  {self.lacking:,} rows of the table have no vector, for the reasons in its error column; "
+                "--retry-errors embeds them again"
+            )
         if self.halved:
             times = "once" if self.halved == 1 else f"{self.halved:,} times"
             lines += ["", f"  memory ran out and batches were halved {times}; every row was tried again"]
