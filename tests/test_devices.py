@@ -1,4 +1,4 @@
-"""Devices: float32 that stays float32, memory that runs out in any wording, GPUs that are lost or not what Ray counts."""
+"""Devices: float32 that stays float32, memory that runs out in any wording, GPUs that are lost or not there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lance_align import attach, backfill, embed
-from lance_align.encoders import resolve_spec
+from lance_align.encoders import Embeddings, resolve_spec
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.devices import full_precision, is_device_lost
 from lance_align.encoders.engines.base import agreement, probe_pixels
@@ -237,12 +237,13 @@ def test_an_error_while_the_model_is_loaded_is_no_rows_fault(
     loads: list[int] = []
     monkeypatch.setattr(f"lance_align.encoders.two_towers.{kind}_tower", failing(loads, error))
     encoder = TowerEncoder(resolve_spec("align-tiny"), DIRECTORY, device="cpu", engine="torch")
+
+    def images(pixels: Any) -> Embeddings:
+        return Embeddings(encoder.encode_pixels(pixels), (None,) * len(pixels))
+
+    rows: Any = np.zeros((1000, 64, 64, 3), np.uint8) if kind == "image" else [f"text {row}" for row in range(1000)]
     with pytest.raises(ModelError, match=r"'align-tiny' cannot be loaded on cpu \(\w+: .*\); free memory"):
-        if kind == "image":
-            pixels = np.zeros((1000, 64, 64, 3), np.uint8)
-            Batches().fill(np.zeros((1000, 1)), pixels, lambda part: (encoder.encode_pixels(part), [None] * len(part)))
-        else:
-            Batches().embed([f"text {number}" for number in range(1000)], encoder.encode_texts, dim=256)
+        Batches().embed(rows, images if kind == "image" else encoder.encode_texts, dim=256)
     assert len(loads) == 1
 
 
