@@ -27,6 +27,8 @@ from lance_align.encoders.memory import PassSize, is_out_of_memory
 from lance_align.encoders.pairs import PairModel
 from lance_align.encoders.two_towers import TowerEncoder, image_tower
 from lance_align.errors import ArgumentError, ModelError
+from lance_align.jobs.cluster import store_notes
+from lance_align.jobs.executors.local import LocalExecutor
 from lance_align.jobs.shape import Resources, ShapeOptions, shape
 from lance_align.jobs.stages.batches import Batches
 from lance_align.jobs.stages.encode import worker_encoder
@@ -318,6 +320,25 @@ def test_a_gpu_that_ray_counts_and_torch_cannot_use_is_an_error() -> None:
     assert plan.worker_device == "cuda"
     with pytest.raises(ArgumentError, match=r"'cuda' cannot be used here .*sees no GPU, whatever Ray counts"):
         worker_encoder(resolve_spec("align-tiny"), plan)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_job_does_not_fall_back_to_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalExecutor, "resources", lambda _: Resources(cpus=4, gpus=1, is_local=True))
+    source = parquet(pictures(4), tmp_path / "in.parquet")
+    with pytest.raises(ArgumentError, match="sees no GPU, whatever Ray counts"):
+        embed(source, db=tmp_path, table="t", executor="local", progress=False)
+    assert embed(source, db=tmp_path, table="t", executor="local", progress=False, device="cpu").embedded == 4
+
+
+def test_a_store_on_the_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [{}])
+    assert store_notes(1.0, memory=str(tmp_path)) == {}
+    notes = store_notes(1e20, memory=str(tmp_path))
+    assert notes["object_store"].startswith("on the disk (slow)")
+    assert shape(None, Resources(cpus=4, notes=notes), ShapeOptions()).choices["object_store"] == notes["object_store"]
+    monkeypatch.setattr("ray.nodes", lambda: [{}, {}])  # theirs is not known here
+    assert store_notes(1e20, memory=str(tmp_path)) == {}
 
 
 def test_the_report_says_what_workers_have(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_positive, check_writable
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
@@ -147,6 +147,7 @@ def backfill(
         precision=precision,
     )
     check_executor(executor, options)
+    check_writable(log_file=log_file)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     filler = Filler(location.uri, vector, storage_options=location.storage_options)

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from lance_align import __version__
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.jobs.checks import check_writable
 from lance_align.jobs.failures import GO_ON
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.stopping import Stopped, stopping
@@ -75,6 +76,7 @@ def command_line(*, report_json: Path | None = None, debug: bool = False, go_on:
     """
     try:
         with stopping():
+            check_writable(report=report_json)
             yield
     except CycloptsError as error:
         sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))

@@ -19,7 +19,7 @@ from lance_align.errors import ArgumentError, JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.backfill import backfill
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_positive, check_writable
 from lance_align.jobs.columns import find_image
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
@@ -173,6 +173,7 @@ def describe(
         precision=precision,
     )
     check_executor(executor, options)
+    check_writable(log_file=log_file)
     decoder = PictureDecoder(
         max_side_px=max_side_px,
         limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),

@@ -17,7 +17,7 @@ from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_positive, check_writable
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
@@ -181,6 +181,7 @@ def embed(
         precision=precision,
     )
     check_executor(executor, options)
+    check_writable(log_file=log_file)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     spec = resolve_spec(model, revision=revision)

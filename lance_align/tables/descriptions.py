@@ -15,8 +15,9 @@ from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError, TableError
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.layout import ERROR, TAKEN_NAMES
-from lance_align.tables.metadata import ERROR_OF_KEY, field_metadata
+from lance_align.tables.layout import ERROR
+from lance_align.tables.metadata import ERROR_OF_KEY, error_columns, field_metadata
+from lance_align.tables.names import check_new_name
 
 DESCRIPTION_KEY = b"lance_align:describer"  # of a described column
 
@@ -84,8 +85,7 @@ def add_description(
         TableError: the pictures are missing or of another type, the column is there and another model, prompt or
             nobody known wrote it, or the table cannot be written.
     """
-    if not column or "." in column or column in TAKEN_NAMES:
-        raise ArgumentError(f"column={column!r} cannot be a column's name; it must not be empty or contain a period")
+    check_new_name(column, argument="column")
     options = dict(storage_options) if storage_options else None
     with lance_failures("add a column to", uri):
         for is_last in attempts():
@@ -94,6 +94,9 @@ def add_description(
             if _is_there(dataset.schema, column, description, uri=uri):
                 return
             try:
+                stale = error_columns(dataset.schema).get(column)
+                if stale is not None:  # the texts it explained are gone
+                    dataset.drop_columns([stale])
                 dataset.add_columns(pa.schema(_fields(dataset.schema, column, description, uri=uri)))
                 return
             except LANCE_ERRORS as error:
