@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from lance_align import attach, backfill, embed
+from lance_align.describers.checkpoints import resolve_describer
 from lance_align.encoders import Embeddings, resolve_spec
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.devices import full_precision, is_device_lost
@@ -29,10 +30,12 @@ from lance_align.encoders.two_towers import TowerEncoder, image_tower
 from lance_align.errors import ArgumentError, ModelError
 from lance_align.jobs.cluster import store_notes
 from lance_align.jobs.executors.local import LocalExecutor
+from lance_align.jobs.filling.texts import Row, TextMaker
 from lance_align.jobs.shape import Resources, ShapeOptions, shape
 from lance_align.jobs.stages.batches import Batches
 from lance_align.jobs.stages.encode import worker_encoder
 from tests.corpus import parquet, pictures
+from tests.describer_models import blip
 from tests.family_models import save_family
 
 DIRECTORY = BUNDLED / "align-tiny"
@@ -259,6 +262,18 @@ def test_a_job_whose_model_does_not_load_ends_at_once(tmp_path: Path, monkeypatc
     assert len(loads) == 1
 
 
+def test_a_describer_that_does_not_load_is_no_rows_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+    monkeypatch.setattr("lance_align.describers.generating.load_model", failing(loads, RuntimeError("no driver")))
+    spec = resolve_describer(os.fspath(blip(tmp_path / "caption")))
+    filling: Any = None  # it is asked for when a block is there
+    maker = TextMaker(spec, filling, planned("cpu", is_local=True))
+    rows = [Row(np.zeros((8, 8, 3), np.uint8), None)] * 500
+    with pytest.raises(ModelError, match=r"cannot be loaded on cpu \(RuntimeError: no driver\)"):
+        maker.batches.fill(np.full(500, None, dtype=object), rows, maker._described)
+    assert len(loads) == 1
+
+
 @pytest.fixture(scope="module")
 def groupvit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_family("groupvit", tmp_path_factory.mktemp("models") / "groupvit", seed=5)
@@ -341,9 +356,10 @@ def test_a_store_on_the_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert store_notes(1e20, memory=str(tmp_path)) == {}
 
 
-def test_the_report_says_what_workers_have(tmp_path: Path) -> None:
+def test_the_report_says_what_workers_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan for texts alone names OpenVINO, which runs no text tower."""
     pytest.importorskip("openvino")
+    monkeypatch.setattr("lance_align.encoders.cache._encoders", {})  # those of other tests have an image tower too
     source = parquet(pictures(4), tmp_path / "in.parquet")
     options: dict[str, Any] = {"db": tmp_path, "table": "t", "executor": "local", "progress": False}
     embedded = embed(source, embed="text", text="caption", threads=1, **options)
