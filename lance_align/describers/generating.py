@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lance_align.describers.prompts import Prompt
 from lance_align.describers.sampling import RowNoise, row_seed
 from lance_align.describers.spec import MAX_SIDE_PX, DescriberSpec
 from lance_align.encoders.base import check_list
-from lance_align.encoders.devices import full_precision, resolve_device, resolve_dtype
+from lance_align.encoders.devices import device_name, full_precision, precision_name, resolve_device, resolve_dtype
 from lance_align.errors import ArgumentError, ModelError, RowError
 from lance_align.images import ImageInput
 
@@ -136,6 +136,12 @@ class Generator(Describer):
         raise ModelError(
             f"model {self.spec.name!r} cannot be asked {self.spec.prompt!r:.80} ({type(found).__name__}: {reason})"
         ) from found
+
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """See `Describer.choices`."""
+        threads, precision = torch.get_num_threads(), precision_name(self.dtype)
+        return {"threads": threads, "device": device_name(self.device), "precision": precision}
 
     @staticmethod
     @abstractmethod

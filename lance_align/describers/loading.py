@@ -11,7 +11,7 @@ from lance_align.describers.base import Describer
 from lance_align.describers.checkpoints import directory_of
 from lance_align.describers.spec import DescriberSpec
 from lance_align.encoders.checkpoints import read_json
-from lance_align.encoders.devices import resolve_device
+from lance_align.encoders.devices import load_errors, resolve_device
 from lance_align.encoders.once import LOADING
 from lance_align.encoders.pretrained import load_pretrained
 from lance_align.encoders.weights import Weights
@@ -43,7 +43,8 @@ def load_describer(spec: DescriberSpec, *, device: str = "auto") -> Describer:
     key = (spec.fingerprint, spec.family, spec.task, spec.precision, place)
     with LOADING:
         if key not in _loaded:
-            _loaded[key] = family.load(spec, directory_of(spec), device=place)
+            with load_errors(spec.name, place):
+                _loaded[key] = family.load(spec, directory_of(spec), device=place)
         describer: Describer = family(spec, _loaded[key])
     return describer
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import allow_models, resolve_spec
-from lance_align.encoders.devices import Precision, check_precision
-from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.devices import Precision
+from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.formats import named_formats
@@ -189,11 +189,10 @@ def embed(
     check_device(device)
     check_writable("log file", log_file)
     limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
-    check_engine(engine)
-    check_precision(precision)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     spec = resolve_spec(model, revision=revision)
+    check_options(spec, device=device, engine=engine, precision=precision)
     rows = open_source(
         source,
         format=format,
