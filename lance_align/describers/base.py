@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lance_align.describers.spec import DescriberSpec
@@ -39,6 +39,11 @@ class Describer(ABC):
     """A loaded model and what it is asked. Calls of several threads take turns."""
 
     spec: DescriberSpec
+
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """What the model runs on: threads, device and precision, by the names of a job's options."""
+        return {}
 
     @abstractmethod
     def describe(

@@ -124,6 +124,16 @@ class Encoder(ABC):
         """What makes probabilities of cosines."""
 
     @property
+    def choices(self) -> Mapping[str, str | int]:
+        """What the loaded towers run on: threads, device, engine and precision, by the names of a job's options."""
+        return {}
+
+    @property
+    def halved(self) -> int:
+        """How often a forward pass did not fit into memory, so that all later ones are smaller."""
+        return 0
+
+    @property
     def temperature(self) -> float:
         """What cosines are divided by to give logits."""
         return self.score.temperature

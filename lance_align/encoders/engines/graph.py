@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import MIN_COSINE, EngineName, Features, Pixels, agreement, probe_pixels
 from lance_align.encoders.engines.recipe import recipe
 from lance_align.encoders.engines.store import cache_folder, replace_folder
@@ -47,6 +48,8 @@ class GraphEngine:
     """
 
     name: EngineName = "openvino"
+    precision: Precision = "float32"
+    halved = 0  # its passes are small: see PIXELS_PER_BATCH
 
     def __init__(self, spec: ModelSpec, load: Callable[[], PixelTower], *, threads: int) -> None:
         openvino = _openvino()

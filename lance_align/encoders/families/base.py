@@ -28,6 +28,8 @@ class Family(ABC):
         tensors: prefixes of all tensors of such a checkpoint.
         unused: prefixes of those that no vector depends on.
         processor: see `read_image_spec`: the kind of a preprocessor_config.json without a class name.
+        exact: whether it computes in float32 only: where a model decides between parts of an input, bfloat16 decides
+            otherwise now and then.
         pads_texts: whether the model was trained on texts padded to the longest length, without a mask.
     """
 
@@ -36,6 +38,7 @@ class Family(ABC):
     tensors: ClassVar[tuple[str, ...]]
     unused: ClassVar[tuple[str, ...]] = ()
     processor: ClassVar[str] = "CLIP"
+    exact: ClassVar[bool] = False
     pads_texts: ClassVar[bool] = False
 
     def config(self, raw: dict[str, Any], *, where: str) -> Any:

@@ -1,8 +1,8 @@
 """Which executor a run uses, and Ray only where it is needed.
 
 ``auto`` is local where no cluster is named and the work is small: `LOCAL_ROWS` rows to embed at most. A cluster is
-named by RAY_ADDRESS (`ray job submit` sets it), by a Ray that this process is connected to, or by the number of actors
-or readers. To start Ray and stop it again costs 8 s of two cores, and a pool another 5 (measured, Ray 2.60): as much as
+named by RAY_ADDRESS (`ray job submit` sets it), by a Ray that this process is connected to, or by several actors or
+readers. To start Ray and stop it again costs 8 s of two cores, and a pool another 5 (measured, Ray 2.60): as much as
 to embed hundreds of images in one process.
 """
 
@@ -84,7 +84,7 @@ def executors(name: ExecutorName, options: ShapeOptions, *, needs_ray: bool = Fa
         ArgumentError: an unknown name, or one process is to be several.
     """
     check_executor(name, options)
-    if name == "auto" and (needs_ray or _is_cluster_named() or options.actors or options.readers):
+    if name == "auto" and (needs_ray or _is_cluster_named() or _several(options)):
         name = "ray"
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping())
@@ -99,10 +99,15 @@ def check_executor(name: str, options: ShapeOptions) -> None:
     """
     if name not in get_args(ExecutorName):
         raise ArgumentError(f"executor={name!r}; expected one of {', '.join(get_args(ExecutorName))}")
-    for option in ("actors", "readers"):
-        number = getattr(options, option)
-        if name == "local" and number is not None and number > 1:
-            raise ArgumentError(f"{option}={number} with executor='local', which has one; leave it out, or take 'ray'")
+    if name == "local" and _several(options):
+        raise ArgumentError(
+            f"actors={options.actors}, readers={options.readers} with executor='local', which has one of each; leave "
+            "them out, or take executor='ray'"
+        )
+
+
+def _several(options: ShapeOptions) -> bool:
+    return any(number is not None and number > 1 for number in (options.actors, options.readers))
 
 
 def _is_cluster_named() -> bool:
