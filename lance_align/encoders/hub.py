@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lance_align.encoders import conversions
 from lance_align.errors import ModelError
+from lance_align.paths import expanded
 
 # Exact names: no code, no pickles, no other framework's weights.
 CHECKPOINT_FILES = (
@@ -53,12 +54,13 @@ def find(
         the directory, the name that finds it again, and the commit of a hub model.
 
     Raises:
-        ModelError: neither; a revision of a directory; or as `download`.
+        ModelError: neither; no path at all; a revision of a directory; or as `download`.
     """
     name = str(model)
-    if name and Path(name).expanduser().is_dir():
+    path = expanded(name, ModelError)
+    if name and path.is_dir():
         refuse_revision(name, revision)
-        directory = Path(name).expanduser().resolve()
+        directory = path.resolve()
         return directory, str(directory), None
     if not is_hub_id(name):
         seen = f"not a known name ({known}), not" if known else "not"

@@ -54,6 +54,7 @@ def embed(
     keep: Keep = "bytes",
     thumbnail_px: int = 256,
     format: Format | None = None,  # noqa: A002
+    labels_from_folders: bool = False,
     allow_outside: bool = False,
     fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
@@ -98,6 +99,7 @@ def embed(
         keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
+        labels_from_folders: make the folder that each picture of a folder lies in a column label.
         allow_outside: let image paths in the rows lead out of the source's folder.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
@@ -179,6 +181,7 @@ def embed(
         fetching=fetch_policy(fetch_hosts),
         as_text=[column for column in (image, text, id) if column is not None],
         looks="images" if spec.image.frames is None else "videos",
+        labels_from_folders=labels_from_folders,
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
     if columns.image is not None:

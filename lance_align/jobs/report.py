@@ -60,6 +60,8 @@ class JobReport:
         gone: rows that the table held when the run began and that the input does not have; None if nobody asked.
         gone_ids: the first 1,000 of their ids, in the table's order.
         removed: how many of them were removed.
+        left_out: how many files and folders lie in the input and are no rows, by kind: a suffix, or words.
+        unread: why files of the input could not be read to their end, the first 1,000; their rows are not all in.
         plan: what was chosen for the cluster, by the names of the job's options.
         indexes: what was done about the index of each vector column; empty where nobody asked.
         work: what was done to rows; `embedded` counts the described ones where it is that.
@@ -91,6 +93,8 @@ class JobReport:
     gone: int | None = None
     gone_ids: Sequence[str] = ()
     removed: int = 0
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unread: Sequence[str] = ()
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     indexes: Sequence[IndexReport] = ()
     work: Literal["embedded", "described"] = "embedded"
@@ -191,6 +195,11 @@ class JobReport:
             if rows and count > SHOWN:
                 lines.append(f"    and {count - SHOWN:,} more")
         lines += [f"    gone {short(text)}" for text in self.gone_ids[:SHOWN]]
+        if self.left_out:
+            kinds = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+            lines += [f"  left out          {sum(self.left_out.values()):>9,}"]
+            lines += [f"    {count:,} {short(kind) if not kind.isprintable() else kind}" for kind, count in kinds]
+        lines += [f"  unread: {reason}" for reason in self.unread[:SHOWN]]
         return lines
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from lance_align.jobs.report import JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.shape import Shape
 from lance_align.jobs.sources import Source
+from lance_align.jobs.sources.listing import UNLISTABLE
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.spec import ModelSpec
@@ -117,6 +119,12 @@ class Job:
                 f"the input has no rows at all, so none of the {gone.rows:,} rows of the table was removed; is it the "
                 "right input? gone='list' only counts them"
             )
+        if UNLISTABLE in self.source.left_out:
+            raise JobError(
+                f"{self.source.left_out[UNLISTABLE]:,} folders of the input cannot be listed, so none of the "
+                f"{gone.rows:,} rows that it seems to lack was removed; gone='list' only counts them",
+                report,
+            )
         removed = ledger.remove_gone()
         version = max(report.table_version, removed.version)
         commits = report.commits + (removed.rows > 0)
@@ -156,6 +164,8 @@ class Job:
             changed=tally.changed,
             duplicate_rows=self._places("duplicate", ledger),
             changed_rows=self._places("changed", ledger),
+            left_out=dict(Counter(self.source.left_out) + Counter(ledger.left_out())),
+            unread=tuple(reason for _, reason in ledger.notes("unread")),
             stage_s={"read": tally.read_s, **rounds.seconds},
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors, "write": shape.actors},
             commits=rounds.commits,

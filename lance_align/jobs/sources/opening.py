@@ -15,10 +15,13 @@ from lance_align.errors import SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.sources.base import Looks, Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
-from lance_align.jobs.sources.folder import is_one_of, open_folder
+from lance_align.jobs.sources.content import kind_of
+from lance_align.jobs.sources.folder import FolderSource, is_one_of, left_over, open_folder, told_apart, with_labels
 from lance_align.jobs.sources.lance_table import open_lance
+from lance_align.jobs.sources.listing import list_files
 from lance_align.jobs.sources.lists import open_csv, open_jsonl
 from lance_align.jobs.sources.location import Location, first_line, locate
+from lance_align.jobs.sources.metadata import is_metadata, open_metadata
 from lance_align.jobs.sources.webdataset import open_webdataset
 
 Format = Literal["images", "parquet", "arrow", "csv", "jsonl", "webdataset", "lance"]
@@ -38,6 +41,9 @@ _SUFFIXES: dict[str, Format] = {
     ".tar": "webdataset",
     ".tar.gz": "webdataset",
     ".tgz": "webdataset",
+    ".tar.bz2": "webdataset",
+    ".tar.xz": "webdataset",
+    ".tar.zst": "webdataset",
 }
 _SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .jsonl, .tar or .lance"
 
@@ -50,6 +56,7 @@ def open_source(
     fetching: FetchPolicy = NO_URLS,
     as_text: Sequence[str] = (),
     looks: Looks = "images",
+    labels_from_folders: bool = False,
 ) -> Source:
     """Open what a user named; nothing but listings, footers and lists of paths is read.
 
@@ -60,11 +67,16 @@ def open_source(
         fetching: the hosts that URLs in the rows may name.
         as_text: columns of a CSV file to keep as text.
         looks: which files of a folder or tar shard are the rows' pictures.
+        labels_from_folders: make the folder that each picture lies in a column ``label``; of a folder of pictures alone.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
     source = _opened(uri, format, allow_outside, tuple(as_text), looks)
+    if labels_from_folders:
+        if not isinstance(source, FolderSource):
+            raise SourceError(f"{source.location.uri} is no folder of {looks}, so its rows have no folders as labels")
+        source = with_labels(source)
     references = dataclasses.replace(source.references, fetching=fetching)
     return dataclasses.replace(source, references=references, looks=looks)
 
@@ -90,12 +102,33 @@ def _opened(
     elif format == "lance" or (format is None and _is_lance(location)):
         return open_lance(location, allow_outside=allow_outside)
     else:
-        every = [found.path for found in location.files()]
-        kind = format or _format_of_folder(location, every, looks)
-        folder, files = location, [path for path in every if kind in (_format_by_name(path, looks), "images")]
-        if not files:
-            raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
+        return _opened_folder(location, format, allow_outside, as_text, looks)
     return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
+
+
+def _opened_folder(
+    location: Location,
+    format: Format | None,  # noqa: A002
+    allow_outside: bool,
+    as_text: tuple[str, ...],
+    looks: Looks,
+) -> Source:
+    listing = list_files(location)
+    kind = format or _format_of_folder(location, listing.files, looks)
+    if kind == "images":
+        source: Source = open_folder(location, listing.files, allow_outside=allow_outside, looks=looks)
+    else:
+        files = [path for path in listing.files if _format_by_name(path, looks) == kind]
+        if not files:
+            raise SourceError(f"{location.uri} holds no {kind} files ({len(listing.files)} of other kinds)")
+        source = _open(kind, location, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
+        others = set(listing.files).difference(files)
+        if any(map(is_metadata, files)):
+            pictures = {path for path in others if is_one_of(looks, path)}
+            source = open_metadata(source, [location.relative(path) for path in pictures])
+            others -= pictures
+        source = dataclasses.replace(source, left_out={**source.left_out, **left_over(others)})
+    return dataclasses.replace(source, left_out={**source.left_out, **listing.left_out})
 
 
 def _open(
@@ -122,18 +155,24 @@ def _open(
 
 def _format_by_name(path: str, looks: Looks) -> Format | None:
     name = path.rsplit("/", 1)[-1].lower()
+    if is_one_of(looks, name):  # cameras write _DSC0001.JPG
+        return "images"
     if name.startswith("_"):  # _SUCCESS, _metadata and other notes that writers leave beside data
         return None
-    if is_one_of(looks, name):
-        return "images"
     return next((form for suffix, form in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def _format_of_folder(location: Location, files: list[str], looks: Looks) -> Format:
-    counts = Counter(form for form in (_format_by_name(path, looks) for path in files) if form is not None)
+def _format_of_folder(location: Location, files: Sequence[str], looks: Looks) -> Format:
+    forms = {path: form for path in files if (form := _format_by_name(path, looks)) is not None}
+    counts = Counter(forms.values())
     if len(counts) == 1:
         return next(iter(counts))
+    lists = {form for path, form in forms.items() if form != "images"}
+    if len(lists) == 1 and all(is_metadata(path) for path, form in forms.items() if form != "images"):
+        return lists.pop()  # a Hugging Face image folder
     if not counts:
+        if told_apart(location, files, looks)[0]:
+            return "images"
         expected = _SUFFIX_HELP.format(looks=looks)
         raise SourceError(f"{location.uri} holds no {looks} and no other known files; expected {expected}")
     seen = ", ".join(f"{count} {form}" for form, count in counts.most_common())
@@ -155,6 +194,8 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
         return "arrow"
     if head[257:262] == b"ustar":
         return "webdataset"
+    if kind_of(head) == looks:
+        return "images"
     raise SourceError(f"the format of {location.uri} is not known by its name or content; say it with --format")
 
 
