@@ -1,4 +1,4 @@
-"""What every test may use: one Ray for the whole session, and a small table of pictures."""
+"""What every test may use: a Ray for those that need one, and a small table of pictures."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ for _name in ("LANCE_ALIGN_CACHE", "LANCE_ALIGN_FAULTS"):
         atexit.register(shutil.rmtree, os.environ[_name], ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    """One local Ray for the session: starting one costs seconds."""
+    """One local Ray for a module's tests: jobs of this process run on it, while others run in the process itself."""
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)

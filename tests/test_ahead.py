@@ -82,7 +82,6 @@ def test_whatever_the_sizes_every_item_comes(sizes: list[int], local: bool) -> N
     assert list(found) == list(enumerate(sizes))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_large_image_among_small_ones(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
     images = [encoded(Image.new("RGB", (8, 8), (number, 0, 0)), "PNG") for number in range(40)]

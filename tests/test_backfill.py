@@ -69,7 +69,6 @@ def check(table: Any, *, source: str = "picture", vector: str = "vector", model:
             assert row[error].split(":")[0] == reason.split(":")[0]
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_somebodys_table_becomes_searchable(tmp_path: Path) -> None:
     table = photos_of(tmp_path, range(40), range(40, 50), range(50, 100))
     table.create_index("number", config=BTree())
@@ -109,7 +108,6 @@ def test_somebodys_table_becomes_searchable(tmp_path: Path) -> None:
     assert isinstance(failed.value.report, JobReport)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_stopped_run_goes_on_and_loses_one_round_at_most(tmp_path: Path) -> None:
     table = photos_of(tmp_path, range(50), range(50, 100), range(100, 150))
     lance_align.attach(table, image="picture", model="fake")
@@ -125,7 +123,6 @@ def test_a_stopped_run_goes_on_and_loses_one_round_at_most(tmp_path: Path) -> No
     check(table)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_passing_faults_everywhere_cost_no_row(tmp_path: Path) -> None:
     table = photos_of(tmp_path, range(40), range(40, 80))
     lance_align.attach(table, image="picture", model="fake")
@@ -149,7 +146,6 @@ def table_rows(table: Any, condition: str) -> int:
     return int(table.count_rows(condition))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_large_fragment_is_split_when_time_is_over(tmp_path: Path) -> None:
     texts = pa.table({"body": [f"text {number}" for number in range(2500)]})  # one fragment, three tasks
     table = lancedb.connect(tmp_path).create_table("photos", texts)
@@ -161,7 +157,6 @@ def test_a_large_fragment_is_split_when_time_is_over(tmp_path: Path) -> None:
     check(table, source="body")
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_beside_other_writers(tmp_path: Path) -> None:
     table = photos_of(tmp_path, range(200), range(200, 400), range(400, 600))
     lance_align.attach(table, image="picture", model="fake")
@@ -208,7 +203,6 @@ def outcome(act: Any, failures: list[Exception]) -> None:
         failures.append(error)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_second_model_and_texts_beside_the_first(photos: Any, tmp_path: Path) -> None:
     """In a table of the embed job: what it wrote stays, bit for bit."""
     before = photos.to_arrow()
@@ -230,7 +224,6 @@ def test_a_second_model_and_texts_beside_the_first(photos: Any, tmp_path: Path) 
     lance_align.verify(photos).raise_if_bad()
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_rows_of_the_embed_job_that_table_add_left_without_a_reason(photos: Any, tmp_path: Path) -> None:
     bad = pa.table({"id": ["later"], "image": pa.array([b"nothing"], pa.large_binary())})
     photos.add(bad, on_bad_vectors="null")
@@ -242,7 +235,6 @@ def test_rows_of_the_embed_job_that_table_add_left_without_a_reason(photos: Any,
     lance_align.verify(photos).raise_if_bad()
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_paths_start_at_the_database_and_stay_inside(tmp_path: Path) -> None:
     database = tmp_path / "db"
     database.mkdir()
@@ -260,7 +252,6 @@ def test_paths_start_at_the_database_and_stay_inside(tmp_path: Path) -> None:
     assert rows[2]["error"].startswith("fetch: ")
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_blobs(tmp_path: Path) -> None:
     """Lance keeps large values apart if asked to, and answers with their places."""
     field = pa.field("picture", pa.large_binary(), metadata={"lance-encoding:blob": "true"})

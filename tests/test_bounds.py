@@ -35,7 +35,7 @@ ledger, ended = [0.0], threading.Event()
 
 def watch():
     while not ended.wait(0.5):
-        for pid in workers(os.getpid(), ["LedgerActor"]):
+        for pid in workers(os.getpid(), ["IdRegistryActor"]):
             try:
                 ledger[0] = max(ledger[0], mib(pid, "VmHWM"))
             except (OSError, AttributeError):

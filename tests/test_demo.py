@@ -23,9 +23,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def table(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """1,500 drawn scenes, embedded by the job with the bundled model."""
-    del ray_session
     folder = tmp_path_factory.mktemp("scenes")
     source = demo_source("scenes", directory=folder, rows=1500, seed=11)
     report = lance_align.embed(source, db=folder, table="scenes", progress=False)

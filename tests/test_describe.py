@@ -89,7 +89,6 @@ def check(table: Any, model: Path, *, column: str = "caption", prompt: str | Non
         assert (row[f"{column}_error"] or "")[: len(reason or "")] == (reason or ""), row
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_somebodys_table_gets_captions_and_is_searched_by_them(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     model, prompt = checkpoints["caption"], "a photo of"
     options: dict[str, Any] = {"prompt": prompt, "fts": True, "embed": "fake"}
@@ -168,7 +167,6 @@ def check_words(table: Any) -> None:
     assert len(found) == table.count_rows("caption IS NOT NULL") > 20
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("family", ["question", "instructblip", "llava"])
 def test_answers_to_prompts_that_name_columns(tmp_path: Path, family: str, checkpoints: dict[str, Path]) -> None:
     table = photos_of(tmp_path, range(24))
@@ -184,7 +182,6 @@ def test_answers_to_prompts_that_name_columns(tmp_path: Path, family: str, check
     assert (recorded.spec.prompt, recorded.sources) == (prompt, ("picture", "title", "number"))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_faults_and_stops_cost_no_row(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     table = photos_of(tmp_path, range(16), range(16, 32), range(32, 48))
     model = checkpoints["caption"]
@@ -205,7 +202,6 @@ def test_faults_and_stops_cost_no_row(tmp_path: Path, checkpoints: dict[str, Pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
 def test_beside_other_writers(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     table = photos_of(tmp_path, range(40), range(40, 80), range(80, 120))
     other = lancedb.connect(tmp_path).open_table("photos")
@@ -250,7 +246,6 @@ def done(table: Any) -> int:
     return int(table.count_rows("caption IS NOT NULL OR caption_error IS NOT NULL"))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_model_that_lacks_weights_ends_the_job(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     table = photos_of(tmp_path, range(3))
     with pytest.raises(ModelError, match="BlipForQuestionAnswering: it lacks text_encoder") as failed:

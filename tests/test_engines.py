@@ -241,7 +241,6 @@ def test_precisions_and_engines_that_do_not_go_together_are_refused() -> None:
         load_encoder("align-tiny", device="cpu", engine="openvino", precision="bfloat16")
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_in_bfloat16_passes_verification_in_float32(tmp_path: Path) -> None:
     source = parquet(pictures(12), tmp_path / "in.parquet")
     report = embed(source, db=tmp_path / "db", table="t", precision="bfloat16", progress=False)

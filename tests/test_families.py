@@ -162,7 +162,6 @@ def _spread(vectors: np.ndarray) -> float:
     return float(np.median(cosines.max(axis=1)))
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_family_searches_a_real_table(name: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     """Job, table, search with words and with a picture, and a row that LanceDB embeds itself."""

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 import lance_align
 from lance_align.errors import MissingExtraError
@@ -19,7 +18,6 @@ from tests.web import body, endless, policy, serving, status
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_over_urls(tmp_path: Path) -> None:
     answers = {f"/{number}.png": body(png(number)) for number in range(3)} | {
         "/moved.png": status(301, Location="/0.png"),
@@ -56,7 +54,6 @@ def test_a_job_over_urls(tmp_path: Path) -> None:
         assert by_name["0.png"] == by_name["moved.png"] != by_name["1.png"]
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_job_fetches_nothing_by_default(tmp_path: Path) -> None:
     with serving({"/0.png": body(png(0))}) as web:
         source = parquet(pa.table({"url": [f"http://127.0.0.1:{web.port}/0.png"]}), tmp_path / "a.parquet")

@@ -140,7 +140,6 @@ def check_table(files: list[Hostile], db: Path) -> None:
             assert row["error"] is not None or np.array_equal(np.float32(row["vector"]), vectors[0]), file.name
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_folder_of_them_through_the_job(tmp_path: Path) -> None:
     files = corpus(heavy=False, flips=100)
     report = run(folder(files, tmp_path / "in"), tmp_path)
@@ -149,7 +148,6 @@ def test_a_folder_of_them_through_the_job(tmp_path: Path) -> None:
     check_table(files, tmp_path)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_poison_costs_its_own_rows(tmp_path: Path) -> None:
     """One image that crashes its decoder, one that hangs it, one that takes all memory, and one that does so once."""
     source = parquet(pictures(30), tmp_path / "in.parquet")
@@ -205,7 +203,6 @@ def peaks_of(program: str) -> Iterator[dict[str, int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
 def test_the_whole_corpus_through_the_job(tmp_path: Path) -> None:
     files = corpus()
     source = folder(files, tmp_path / "in")

@@ -134,14 +134,12 @@ def check_round_trip(texts: list[str], tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "db").iterdir()] == ["photos.lance"]
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_hostile_texts_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_round_trip(HOSTILE, tmp_path)
     assert [path for path in listing(tmp_path) if "hacked" in path] == []
 
 
-@pytest.mark.usefixtures("ray_session")
 @given(texts=st.lists(TEXTS, min_size=250, max_size=400, unique=True))
 @settings(
     max_examples=1,
@@ -153,7 +151,6 @@ def test_any_texts_round_trip(texts: list[str], tmp_path_factory: pytest.TempPat
     check_round_trip(texts, tmp_path_factory.mktemp("texts"))
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_hostile_image_paths_are_missing(tmp_path: Path) -> None:
     """As paths inside data: whatever lies outside the source's folder is not looked at."""
     (tmp_path / "in").mkdir()
@@ -168,7 +165,6 @@ def test_hostile_image_paths_are_missing(tmp_path: Path) -> None:
         assert len(row["error"]) < 2000
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_files_with_hostile_names(tmp_path: Path) -> None:
     names = [text for text in HOSTILE if text.strip() and "/" not in text and "\0" not in text and len(text) < 50]
     names = [f"{text}.png" for text in names]
@@ -191,7 +187,6 @@ def not_text(values: list[bytes | None], kind: Any = None) -> Any:
     return pa.Array.from_buffers(kind or pa.string(), len(raw), raw.buffers())
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_bytes_that_are_not_utf_8_cost_nothing(tmp_path: Path) -> None:
     """Lance writes such text and cannot read its own file again: one row would have cost the table."""
     bad = [b"fine", b"\xff\xfe", b"\xed\xa0\x80", b"a\x80b"]

@@ -227,7 +227,7 @@ def test_an_index_that_the_user_built_is_extended_and_never_replaced(tmp_path: P
     assert missing(table) == 0
 
 
-@pytest.mark.usefixtures("ray_session", "small_tables_too")
+@pytest.mark.usefixtures("small_tables_too")
 def test_a_job_indexes_what_it_wrote_and_keeps_its_promises(tmp_path: Path) -> None:
     options: dict[str, Any] = {"db": tmp_path, "table": "t", "model": "fake", "progress": False}
     first = embed(parquet(pictures(60), tmp_path / "a.parquet"), **options)
@@ -261,7 +261,7 @@ def test_a_job_indexes_what_it_wrote_and_keeps_its_promises(tmp_path: Path) -> N
     assert verify(table).ok
 
 
-@pytest.mark.usefixtures("ray_session", "small_tables_too")
+@pytest.mark.usefixtures("small_tables_too")
 def test_an_index_that_fails_is_told_and_loses_no_row(tmp_path: Path) -> None:
     source = parquet(pictures(40), tmp_path / "in.parquet")
     options: dict[str, Any] = {"db": tmp_path, "table": "t", "model": "fake", "progress": False}
@@ -279,7 +279,7 @@ def test_an_index_that_fails_is_told_and_loses_no_row(tmp_path: Path) -> None:
     assert embed(source, **options).indexes[0].action == "built"
 
 
-@pytest.mark.usefixtures("ray_session", "small_tables_too")
+@pytest.mark.usefixtures("small_tables_too")
 def test_the_command_line_and_both_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = parquet(pictures(40), tmp_path / "in.parquet")
     given = [source, "--db", tmp_path, "--table", "t", "--model", "fake", "--no-progress", "--embed", "both"]

@@ -23,7 +23,6 @@ from lance_align.tables.commits import Committer
 from lance_align.tables.schema import Layout, table_schema
 from tests.corpus import parquet, pictures, png, stored
 
-pytestmark = pytest.mark.usefixtures("ray_session")
 ROWS = 40
 
 

@@ -24,7 +24,7 @@ from tests.processes import killing, wait_until_gone, workers
 
 ROOT = Path(__file__).parent.parent
 ROWS, GROUP_ROWS, BLOCK_ROWS, COMMIT_ROWS = 240, 12, 8, 32
-RAYS_WORKERS = ["Map", "LedgerActor", "IDLE"]  # Ray's own agents take a minute and a half to go
+RAYS_WORKERS = ["Map", "IdRegistryActor", "IDLE"]  # Ray's own agents take a minute and a half to go
 ACTORS, READERS = "MapWorker", "MapBatches(WatchedRead"
 
 
@@ -92,7 +92,7 @@ def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, ro
         def kill() -> None:
             while count(tmp_path / "t.lance") < COMMIT_ROWS:
                 time.sleep(0.05)
-            for pid in workers(os.getpid(), ["LedgerActor"]):
+            for pid in workers(os.getpid(), ["IdRegistryActor"]):
                 os.kill(pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)

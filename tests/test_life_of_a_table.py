@@ -22,7 +22,6 @@ from lance_align.jobs.policy import Policy
 from pipelines.embed import app
 from tests.corpus import parquet, png, stored
 
-pytestmark = pytest.mark.usefixtures("ray_session")
 NASTY = '\'; DROP TABLE t; --\0\u202e "x" OR 1=1'
 
 

@@ -19,8 +19,6 @@ from PIL import Image
 import lance_align
 from lance_align.corpora import demo_source
 
-pytestmark = pytest.mark.usefixtures("ray_session")  # started before the fixture below
-
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "explore.ipynb"
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lance_align import embed
 from lance_align.encoders import resolve_spec
-from lance_align.jobs.plan import BLOCK_BYTES, MAX_GROUP, gathered, grouped
-from lance_align.jobs.shape import shape
+from lance_align.jobs.executors.base import blocks
+from lance_align.jobs.plan import MAX_GROUP, grouped
+from lance_align.jobs.shape import Resources, ShapeOptions, shape
 from lance_align.jobs.sources import Split
 from tests.corpus import parquet, pictures, stored
 
@@ -40,29 +40,28 @@ def test_small_splits_share_tasks_as_long_as_every_reader_has_some() -> None:
 
 
 @given(lengths=st.lists(st.integers(0, 30), max_size=30), rows=st.integers(1, 50))
-def test_tables_are_gathered_to_blocks(lengths: list[int], rows: int) -> None:
+def test_tables_are_cut_by_the_number_of_rows_alone(lengths: list[int], rows: int) -> None:
     tables, number = [], 0
     for length in lengths:
         tables.append(pa.table({"n": pa.array(range(number, number + length), pa.int64())}))
         number += length
-    found = list(gathered(tables, rows=rows))
+    found = list(blocks(tables, rows=rows))
     assert [value for table in found for value in table.column("n").to_pylist()] == list(range(number))
-    assert all(len(table) >= rows for table in found[:-1])
+    assert [len(table) for table in found] == [rows] * (number // rows) + [number % rows] * (number % rows > 0)
 
 
-def test_large_tables_do_not_wait_for_each_other() -> None:
-    large = pa.table({"data": [b"x" * (BLOCK_BYTES // 2)]})
-    assert [len(table) for table in gathered([large, large, large], rows=100)] == [1, 1, 1]
-
-
-@pytest.mark.usefixtures("ray_session")
 def test_whatever_is_chosen_can_be_said() -> None:
     spec = resolve_spec("fake")
-    chosen = shape(spec, actors=None, block_rows=None)
-    assert (chosen.readers, chosen.actors, chosen.block_rows) == (2, 1, 1024)  # of four CPUs
+    chosen = shape(spec, Resources(cpus=4), ShapeOptions())
+    assert (chosen.readers, chosen.actors, chosen.block_rows) == (2, 1, 1024)
     assert chosen.threads >= 1
-    said = shape(spec, actors=2, readers=3, threads=1, block_rows=7, engine="torch", device="cpu")
+    said = shape(
+        spec,
+        Resources(cpus=4),
+        ShapeOptions(actors=2, readers=3, threads=1, block_rows=7, engine="torch", device="cpu"),
+    )
     assert said.choices == {
+        "executor": "ray",
         "readers": 3,
         "actors": 2,
         "threads": 1,
@@ -71,9 +70,10 @@ def test_whatever_is_chosen_can_be_said() -> None:
         "precision": "float32",
         "block_rows": 7,
     }
+    alone = shape(spec, Resources(cpus=4, is_local=True), ShapeOptions())
+    assert (alone.choices["executor"], alone.actors, alone.readers, alone.threads) == ("local", 1, 1, 4)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_the_plan_stands_in_the_log_and_in_the_report(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -85,7 +85,8 @@ def test_the_plan_stands_in_the_log_and_in_the_report(tmp_path: Path) -> None:
     assert report.embedded == 12
     assert len(stored(tmp_path, "t")) == 12
     plan = (
-        "plan: readers 1, actors 1, threads 1, device cpu, engine torch, precision float32, block_rows 6, commit_rows 9"
+        "plan: executor local, readers 1, actors 1, threads 1, device cpu, engine torch, precision float32, "
+        "block_rows 6, commit_rows 9"
     )
     assert plan in (tmp_path / "log").read_text().splitlines()[0]
     assert plan in report.to_text()

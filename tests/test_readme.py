@@ -20,7 +20,6 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks, one after the other, beside a small demo table; published checkpoints have small ones' names."""
     monkeypatch.chdir(tmp_path)

@@ -258,7 +258,6 @@ def test_the_decoders_process_needs_memory_for_what_it_decodes_only() -> None:
         small.decode(encoded(picture, "PNG", compress_level=1))
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("keep", ["bytes", "thumbnail"])
 def test_every_door_gives_the_same_vector(keep: str, photographs: list[bytes], tmp_path: Path) -> None:
     """The fake's vectors are a hash of the pixels: one that differs by one would be found far away."""

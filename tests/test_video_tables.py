@@ -39,7 +39,6 @@ BAD = {
     "text": (b"a film of a cat", "format: no video"),
 }
 ODD = {"damaged": damaged(film(24, seed=11), [14]), "picture": encoded(scene(64, 48, seed=1), "PNG")}
-pytestmark = pytest.mark.usefixtures("ray_session")
 
 OPTIONS: dict[str, Any] = {"table": "films", "device": "cpu", "engine": "torch", "progress": False}
 

@@ -104,7 +104,7 @@ class _Watch:
         except OSError:
             return  # it has ended
         self.cpu_s[pid, fields[19]] = (int(fields[11]) + int(fields[12])) / TICKS
-        kind = "driver" if pid == self._pid else "ledger" if "LedgerActor" in name else "worker"
+        kind = "driver" if pid == self._pid else "ledger" if "IdRegistryActor" in name else "worker"
         if kind == "driver" or name.startswith("ray::"):
             own = sum(int(kb) for kb in re.findall(r"(?:RssAnon|RssFile):\s+(\d+) kB", status)) / 1024
             self.peak_mb[kind] = max(self.peak_mb.get(kind, 0.0), own)

@@ -1,4 +1,4 @@
-"""Jobs on Ray: rows of images and texts to a table of vectors.
+"""Jobs, in one process or on Ray: rows of images and texts to a table of vectors.
 
 embed      the main job; its keyword arguments are its configuration
 backfill   the same for the rows of a table that is there
@@ -8,9 +8,10 @@ pairs      such a table's rows
 running    one run of it, on the driver: receipts, rounds of commits, the account
 gathering  rounds of commits that end in time
 rounds     when receipts become a version of the table
-plan       the Ray Data plan: read and decode in tasks, embed and write in a pool of actors
+plan       which splits a task reads, and what the workers are
+executors  where both run: this process, or a Ray cluster
 cluster    which Ray
-shape      how its processors are divided
+shape      how an executor's processors are divided
 sources    whatever holds the rows
 columns    which column is what
 ids        names for rows
@@ -25,7 +26,7 @@ attempts   storage calls, repeated where that may help
 receipts   what a worker tells the driver
 report     the account of a run
 progress   how far it is
-failures   what Ray raises, in one line
+failures   whatever ends a job, in one line
 stopping   SIGTERM and Ctrl-C
 command    what the command lines share
 aftercare  what they check and clean up when a job is done

@@ -16,7 +16,8 @@ from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.checks import check_positive
-from lance_align.jobs.cluster import cluster
+from lance_align.jobs.executors.base import ExecutorName
+from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.running import FillJob
@@ -24,9 +25,8 @@ from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
-from lance_align.jobs.shape import shape
+from lance_align.jobs.shape import ShapeOptions
 from lance_align.jobs.sources.location import References, locate
-from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import Decoder
 from lance_align.spec import ModelSpec
@@ -59,6 +59,7 @@ def backfill(
     engine: EngineName = "auto",
     precision: Precision = "auto",
     index: Indexing = "auto",
+    executor: ExecutorName = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: dict[str, str] | None = None,
     progress: bool = True,
@@ -103,6 +104,8 @@ def backfill(
             there is none and exact search would be slow, one is built; recall is measured with texts, and the report
             says what it is and what to write to search with it. distributed: the same, built on all nodes with
             lance-ray, as auto does by itself where it is installed and there are several. none: nothing.
+        executor: what runs the job: ray, or local, which is this process. auto: local where no cluster is named (by
+            RAY_ADDRESS, a running Ray, actors or readers) and there are at most 2,048 rows, else ray.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: region, endpoint, credentials … of the database's object store, by Lance's names; what is not
             named is looked for in the environment. On the command line: --storage-options.region eu-north-1.
@@ -133,6 +136,17 @@ def backfill(
         threads=threads,
         stall_seconds=stall_seconds,
     )
+    options = ShapeOptions(
+        actors=actors,
+        readers=readers,
+        threads=threads,
+        block_rows=block_rows,
+        stall_seconds=stall_seconds,
+        device=device,
+        engine=engine,
+        precision=precision,
+    )
+    check_executor(executor, options)
     check_engine(engine)
     check_precision(precision)
     check_indexing(index)
@@ -150,7 +164,7 @@ def backfill(
     if is_image:
         check_installed(spec.image)
     read = ReadGaps(source=gap_source(filler, location, references), decoder=decoder if is_image else None)
-    with cluster(), stopping():
+    with executors(executor, options, needs_ray=index == "distributed") as running:
         if retry_errors:
             filler.forget_errors()
         job = FillJob(
@@ -159,19 +173,9 @@ def backfill(
             read=read,
             spec=spec,
             maker=VectorMaker,
-            shape=shape(
-                spec,
-                actors=actors,
-                readers=readers,
-                threads=threads,
-                block_rows=block_rows,
-                stall_seconds=stall_seconds,
-                device=device,
-                engine=engine,
-                precision=precision,
-            ),
+            options=options,
         )
-        report = job.run(started_at=started_at, progress=progress, log_file=log_file)
+        report = job.run(running, started_at=started_at, progress=progress, log_file=log_file)
         report = with_indexes(report, location, [vector], index)
     objection = policy.objection(report) or index_objection(report)
     if objection is not None:

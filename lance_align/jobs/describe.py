@@ -20,8 +20,9 @@ from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.backfill import backfill
 from lance_align.jobs.checks import check_positive
-from lance_align.jobs.cluster import cluster
 from lance_align.jobs.columns import find_image
+from lance_align.jobs.executors.base import ExecutorName
+from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.running import FillJob
@@ -29,9 +30,8 @@ from lance_align.jobs.filling.texts import TextMaker
 from lance_align.jobs.indexing import index_objection, with_text_index
 from lance_align.jobs.policy import Policy
 from lance_align.jobs.report import JobReport, parse_max_errors
-from lance_align.jobs.shape import Shape, shape
+from lance_align.jobs.shape import ShapeOptions
 from lance_align.jobs.sources.location import References, locate
-from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import PictureDecoder
 from lance_align.tables.creation import open_table
@@ -42,6 +42,7 @@ from lance_align.tables.location import TableLocation, table_location
 from lance_align.tables.metadata import read_functions
 
 BLOCK_ROWS = 32  # pictures of 3 MiB each
+LOCAL_ROWS = 64  # described in this process: a text costs seconds, so more are worth a cluster's start
 
 
 def describe(
@@ -78,12 +79,13 @@ def describe(
     threads: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    executor: ExecutorName = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: dict[str, str] | None = None,
     progress: bool = True,
     log_file: str | os.PathLike[str] | None = None,
 ) -> JobReport:
-    """Describe the pictures of a LanceDB table that have neither a text nor a reason, on Ray; run again, it goes on.
+    """Describe the pictures of a LanceDB table that have neither a text nor a reason; run again, it goes on.
 
     The table may be anyone's. A column for the texts and one for reasons, ``{column}_error``, are added where they are
     missing, with the model, the prompt and all that decides a text in the column's metadata; another model or prompt is
@@ -129,6 +131,8 @@ def describe(
         threads: of each actor's model on a CPU; by default four, or what there is for each.
         device: where the model runs: auto, cpu, cuda.
         precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
+        executor: what runs the job: ray, or local, which is this process. auto: local where no cluster is named (by
+            RAY_ADDRESS, a running Ray, actors or readers) and there are at most 64 rows, else ray.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: region, endpoint, credentials … of the database's object store, by Lance's names; what is not
             named is looked for in the environment. On the command line: --storage-options.region eu-north-1.
@@ -158,6 +162,17 @@ def describe(
         threads=threads,
         stall_seconds=stall_seconds,
     )
+    options = ShapeOptions(
+        actors=actors,
+        readers=readers,
+        threads=threads,
+        block_rows=block_rows,
+        stall_seconds=stall_seconds,
+        device=device,
+        engine="torch",
+        precision=precision,
+    )
+    check_executor(executor, options)
     decoder = PictureDecoder(
         max_side_px=max_side_px,
         limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
@@ -190,12 +205,13 @@ def describe(
         "readers": readers,
         "threads": threads,
         "device": device,
+        "executor": executor,
         "stall_seconds": stall_seconds,
         "storage_options": storage_options,
         "progress": progress,
         "log_file": log_file,
     }
-    with cluster(), stopping():
+    with executors(executor, options) as running:
         if retry_errors:
             filler.forget_errors()
         job = FillJob(
@@ -208,17 +224,10 @@ def describe(
             ),
             spec=spec,
             maker=TextMaker,
-            shape=_shape(
-                actors=actors,
-                readers=readers,
-                threads=threads,
-                block_rows=block_rows,
-                stall_seconds=stall_seconds,
-                device=device,
-                precision=precision,
-            ),
+            most_local=LOCAL_ROWS,
+            options=options,
         )
-        report = job.run(started_at=started_at, progress=progress, log_file=log_file)
+        report = job.run(running, started_at=started_at, progress=progress, log_file=log_file)
         if fts:
             report = with_text_index(report, location, column)
         if embed is not None:
@@ -227,10 +236,6 @@ def describe(
     if objection is not None:
         raise JobError(objection, report)
     return report
-
-
-def _shape(**options: Any) -> Shape:
-    return shape(None, engine="torch", **options)
 
 
 def _image_of(location: TableLocation) -> str:

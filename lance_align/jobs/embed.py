@@ -18,19 +18,19 @@ from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.checks import check_positive
-from lance_align.jobs.cluster import cluster
 from lance_align.jobs.columns import Keep, choose_columns
+from lance_align.jobs.executors.base import ExecutorName
+from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.ledger.ledger import OnChanged
 from lance_align.jobs.policy import Duplicates, Policy, WhenGone
 from lance_align.jobs.report import JobReport, parse_max_errors
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.running import Job
-from lance_align.jobs.shape import shape
+from lance_align.jobs.shape import ShapeOptions
 from lance_align.jobs.sources import Format, open_source
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
-from lance_align.jobs.stopping import stopping
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import Decoder
 from lance_align.tables.commits import Committer
@@ -77,12 +77,13 @@ def embed(
     engine: EngineName = "auto",
     precision: Precision = "auto",
     index: Indexing = "auto",
+    executor: ExecutorName = "auto",
     stall_seconds: float = DEFAULT_STALL_SECONDS,
     storage_options: dict[str, str] | None = None,
     progress: bool = True,
     log_file: str | os.PathLike[str] | None = None,
 ) -> JobReport:
-    """Embed every row of a source into a LanceDB table, on Ray; run it again and only new rows are done.
+    """Embed every row of a source into a LanceDB table, here or on Ray; run it again and only new rows are done.
 
     Args:
         source: a folder of images (or of videos, for a model that looks at them), a file or folder of Parquet, Arrow,
@@ -133,6 +134,8 @@ def embed(
             there is none and exact search would be slow, one is built; recall is measured with texts, and the report
             says what it is and what to write to search with it. distributed: the same, built on all nodes with
             lance-ray, as auto does by itself where it is installed and there are several. none: nothing.
+        executor: what runs the job: ray, or local, which is this process. auto: local where no cluster is named (by
+            RAY_ADDRESS, a running Ray, actors or readers) and the table lacks at most 2,048 rows, else ray.
         stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
         storage_options: region, endpoint, credentials … of the database's object store, by Lance's names; what is not
             named is looked for in the environment. On the command line: --storage-options.region eu-north-1.
@@ -169,6 +172,17 @@ def embed(
         threads=threads,
         stall_seconds=stall_seconds,
     )
+    options = ShapeOptions(
+        actors=actors,
+        readers=readers,
+        threads=threads,
+        block_rows=block_rows,
+        stall_seconds=stall_seconds,
+        device=device,
+        engine=engine,
+        precision=precision,
+    )
+    check_executor(executor, options)
     check_engine(engine)
     check_precision(precision)
     check_indexing(index)
@@ -202,7 +216,7 @@ def embed(
         decoder=decoder if columns.image is not None else None,
     )
     target = Target(uri=location.uri, schema=schema, layout=columns.layout, storage_options=location.storage_options)
-    with cluster(), stopping():
+    with executors(executor, options, needs_ray=index == "distributed") as running:
         committer = Committer.open_or_create(target.uri, schema, storage_options=target.storage_options)
         job = Job(
             source=rows,
@@ -210,20 +224,11 @@ def embed(
             spec=spec,
             target=target,
             rounds=Rounds(committer, commit_rows=commit_rows, commit_seconds=commit_seconds),
-            shape=shape(
-                spec,
-                actors=actors,
-                readers=readers,
-                threads=threads,
-                block_rows=block_rows,
-                stall_seconds=stall_seconds,
-                device=device,
-                engine=engine,
-                precision=precision,
-            ),
+            options=options,
             policy=policy,
+            rows_there=committer.rows,
         )
-        report = job.run(started_at=started_at, progress=progress, log_file=log_file)
+        report = job.run(running, started_at=started_at, progress=progress, log_file=log_file)
         report = with_indexes(report, location, [column.vector for column in columns.layout.embedded], index)
     objection = policy.objection(report) or index_objection(report)
     if objection is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-import ray
-from ray.exceptions import RayError
-
 from lance_align.errors import ArgumentError, LanceAlignError, MissingExtraError
-from lance_align.jobs.failures import GO_ON
+from lance_align.jobs.failures import GO_ON, ray_errors
 from lance_align.jobs.report import JobReport
 from lance_align.tables.creation import open_table
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
@@ -83,11 +81,12 @@ def _with_index(
     report: JobReport, location: TableLocation, column: str, build: Callable[[Any], IndexReport]
 ) -> JobReport:
     version = report.table_version
+    errors: tuple[type[BaseException], ...] = (LanceAlignError, MemoryError, ImportError, *LANCE_ERRORS)
     try:
         table = lancedb_table(location)
         found = build(table)
         version = max(version, int(table.version))
-    except (LanceAlignError, RayError, MemoryError, ImportError, *LANCE_ERRORS) as error:
+    except (*errors, *ray_errors("RayError")) as error:
         line = " ".join(str(error).split())[:300] or type(error).__name__
         found = IndexReport(vector=column, action="failed", error=line)
     return dataclasses.replace(report, indexes=(*report.indexes, found), table_version=version)
@@ -138,6 +137,7 @@ def _has_lance_ray() -> bool:
 
 def _nodes() -> int:
     """Living nodes of the cluster."""
-    if not ray.is_initialized():
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
         return 1
-    return sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return sum(bool(node["Alive"]) for node in ray.nodes())

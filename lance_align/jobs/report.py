@@ -95,6 +95,8 @@ class JobReport:
     removed: int = 0
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     unread: Sequence[str] = ()
+    doubled: int = 0
+    lacking: int = 0
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     indexes: Sequence[IndexReport] = ()
     work: Literal["embedded", "described"] = "embedded"

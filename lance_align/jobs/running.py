@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from ray.exceptions import RayError
-
-from lance_align.errors import JobError, SourceError
+from lance_align.errors import JobError, LanceAlignError, SourceError
+from lance_align.jobs.executors.base import Executor
+from lance_align.jobs.executors.choice import LOCAL_ROWS, Executors
+from lance_align.jobs.executors.local import LocalExecutor
 from lance_align.jobs.failures import GO_ON, job_failures
-from lance_align.jobs.ledger.actor import RemoteLedger
 from lance_align.jobs.ledger.ledger import MAX_SPLITS, NOTES, SPLIT_BITS, Noted, Tally
-from lance_align.jobs.ledger.rollcall import call_the_roll, is_needed
+from lance_align.jobs.ledger.registry import IdRegistry
+from lance_align.jobs.ledger.rollcall import Enrol, TooManyRows, call_the_roll, is_needed
 from lance_align.jobs.plan import ReadSplits, receipts
 from lance_align.jobs.policy import Policy, doubled
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
-from lance_align.jobs.shape import Shape
+from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.jobs.sources import Source
 from lance_align.jobs.sources.listing import UNLISTABLE
 from lance_align.jobs.stages.decode import Reader
@@ -40,8 +40,9 @@ class Job:
         spec: the model.
         target: the table.
         rounds: its commits.
-        shape: how the cluster is used.
+        options: how resources are used.
         policy: what is done about rows that are there, doubled, changed or gone.
+        rows_there: rows of the table as the run begins.
     """
 
     source: Source
@@ -49,68 +50,78 @@ class Job:
     spec: ModelSpec
     target: Target
     rounds: Rounds
-    shape: Shape
+    options: ShapeOptions
     policy: Policy
+    rows_there: int = 0
 
-    def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
+    def run(
+        self,
+        executors: Executors,
+        *,
+        started_at: datetime,
+        progress: bool,
+        log_file: str | os.PathLike[str] | None = None,
+    ) -> JobReport:
         """Embed what the table lacks.
+
+        Args:
+            executors: where; of those it may use, the first that suits.
 
         Raises:
             LanceAlignError: the run ended early; what was written till then is committed where that is possible.
             JobError: rows are missing although every task succeeded.
         """
-        rounds = self.rounds
+        if len(self.source.splits) > MAX_SPLITS:
+            raise SourceError(
+                f"{self.source.location.uri} has {len(self.source.splits):,} parts; a run takes {MAX_SPLITS:,} at most"
+            )
         with job_failures():
-            ledger = RemoteLedger.start(self.target, version=rounds.version, policy=self.policy)
-            rounds.learn, rounds.arrive = ledger.learn, ledger.arrive
+            run = self._run_locally(executors) or self._run_on(executors.ray())
             try:
-                state = functools.partial(self._state, ledger)
-                with reporter(self.source.rows(), state, show=progress, log_file=log_file, plan=plan_line(self._plan)):
-                    self._stream(ledger)
-                report = self._report(ledger, started_at)
+                with reporter(
+                    self.source.rows(), run.state, show=progress, log_file=log_file, plan=plan_line(run.plan)
+                ):
+                    run.stream()
+                report = run.report(started_at)
                 if self.policy.gone != "ignore":
-                    report = self._with_gone(report, ledger)
+                    report = self._with_gone(report, run.registry)
             finally:
-                ledger.stop()
+                run.registry.stop()
         return dataclasses.replace(report, finished_at=datetime.now().astimezone())
 
+    def _run_on(self, executor: Executor) -> _Run:
+        registry = executor.id_registry(self.target, version=self.rounds.version, policy=self.policy)
+        self.rounds.use(registry)
+        return _Run(self, executor, registry, shape(self.spec, executor.resources(), self.options))
+
+    def _run_locally(self, executors: Executors) -> _Run | None:
+        """The run in this process, if it may and should be; what has to be read to know is read but once."""
+        rows, most = self.source.rows(), None if executors.must_be_local else LOCAL_ROWS
+        if not executors.may_be_local or (most is not None and rows is not None and rows - self.rows_there > most):
+            return None
+        run = self._run_on(LocalExecutor())
+        # Where all rows are few there is no need to look which of them are new.
+        run.registry.enrols_all = most is not None and (rows is None or rows > most) and not self._calls_the_roll
+        try:
+            if self._calls_the_roll or run.registry.enrols_all:
+                run.call_the_roll(None if rows is not None and most is not None and rows <= most else most)
+        except TooManyRows:
+            return None
+        return run
+
     @property
-    def _plan(self) -> dict[str, Any]:
-        return {**self.shape.choices, **self.rounds.choices}
+    def _calls_the_roll(self) -> bool:
+        return is_needed(self.reader.columns, self.source)
 
-    def _stream(self, ledger: RemoteLedger) -> None:
-        read = ReadSplits(reader=self.reader, ledger=ledger, rows=self.shape.block_rows)
-        splits = dict(enumerate(self.source.splits))
-        if len(splits) > MAX_SPLITS:
-            raise SourceError(
-                f"{self.source.location.uri} has {len(splits):,} parts; a run takes {MAX_SPLITS:,} at most"
-            )
-        if is_needed(self.reader.columns, self.source):
-            numbers = call_the_roll(
-                self.source,
-                self.reader.columns.id or "",
-                ledger,
-                at_once=self.shape.readers + 1,
-                stall_seconds=self.shape.stall_seconds,
-            )
-            duplicates = ledger.tally().duplicates
-            if self.policy.duplicates == "error" and duplicates:
-                raise JobError(f"{doubled(duplicates, self._places('duplicate', ledger))}; nothing was written")
-            splits = {number: splits[number] for number in numbers}
-        coming = receipts(splits, read, self.spec, self.target, shape=self.shape)
-        with self.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
-            for receipt in coming:
-                self.rounds.add(receipt)
-
-    def _places(self, what: Noted, ledger: RemoteLedger) -> tuple[RowPlace, ...]:
-        notes = ledger.notes(what)
+    def places(self, what: Noted, registry: IdRegistry) -> tuple[RowPlace, ...]:
+        notes = registry.notes(what)
         places = self.source.places([divmod(position, 1 << SPLIT_BITS) for position, _ in notes])
         return tuple(
             RowPlace(id=text, file=file, row=row) for (_, text), (file, row) in zip(notes, places, strict=True)
         )
 
-    def _with_gone(self, report: JobReport, ledger: RemoteLedger) -> JobReport:
-        gone = ledger.gone(NOTES)
+    def _with_gone(self, report: JobReport, registry: IdRegistry) -> JobReport:
+        gone = registry.gone(NOTES)
         report = dataclasses.replace(report, gone=gone.rows, gone_ids=gone.ids)
         if self.policy.gone == "list" or not gone.rows or self.policy.objection(report) is not None:
             return report
@@ -125,16 +136,66 @@ class Job:
                 f"{gone.rows:,} rows that it seems to lack was removed; gone='list' only counts them",
                 report,
             )
-        removed = ledger.remove_gone()
+        removed = registry.remove_gone()
         version = max(report.table_version, removed.version)
         commits = report.commits + (removed.rows > 0)
         return dataclasses.replace(report, removed=removed.rows, table_version=version, commits=commits)
 
-    def _state(self, ledger: RemoteLedger) -> State:
-        rounds = self.rounds
+
+@dataclasses.dataclass(slots=True)
+class _Run:
+    """A job on one executor."""
+
+    job: Job
+    executor: Executor
+    registry: IdRegistry
+    shape: Shape
+    numbers: list[int] | None = None  # of the splits that have work to do; None for all, and before the roll call
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        return {**self.shape.choices, **self.job.rounds.choices}
+
+    def call_the_roll(self, most: int | None = None) -> None:
+        """Let every row say its id; see `Enrol.most`.
+
+        Raises:
+            JobError: ids are doubled where they may not be.
+            TooManyRows: more rows than `most` have work to do.
+        """
+        job = self.job
+        self.numbers = call_the_roll(
+            Enrol(reader=job.reader, registry=self.registry, most=most),
+            job.source.splits,
+            self.executor,
+            at_once=self.shape.readers + 1,
+            stall_seconds=self.shape.stall_seconds,
+        )
+        duplicates = self.registry.tally().duplicates
+        if job.policy.duplicates == "error" and duplicates and job.reader.columns.id is not None:
+            rows = job.places("duplicate", self.registry)
+            raise JobError(f"{doubled(duplicates, rows)}; nothing was written")
+
+    def stream(self) -> None:
+        """Read, embed, write and commit."""
+        job = self.job
+        if self.numbers is None and is_needed(job.reader.columns, job.source):
+            self.call_the_roll()
+        splits = dict(enumerate(job.source.splits))
+        if self.numbers is not None:
+            splits = {number: splits[number] for number in self.numbers}
+        read = ReadSplits(reader=job.reader, registry=self.registry)
+        coming = receipts(splits, read, job.spec, job.target, executor=self.executor, shape=self.shape)
+        with job.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
+            for receipt in coming:
+                job.rounds.add(receipt)
+
+    def state(self) -> State:
+        """How far it is; asked from another thread."""
+        rounds = self.job.rounds
         tally = Tally()
-        with contextlib.suppress(RayError):  # the job itself is about to say so
-            tally = ledger.tally()
+        with contextlib.suppress(LanceAlignError):  # the job itself is about to say so
+            tally = self.registry.tally()
         return State(
             rows=rounds.rows,
             failed=rounds.reasons.total(),
@@ -143,17 +204,24 @@ class Job:
             version=rounds.version,
         )
 
-    def _report(self, ledger: RemoteLedger, started_at: datetime) -> JobReport:
-        rounds, shape = self.rounds, self.shape
-        tally = ledger.tally()
-        if tally.granted != rounds.committed + rounds.dropped:
-            raise JobError(f"{tally.granted:,} rows were to be embedded, {rounds.committed:,} arrived; {GO_ON}")
+    def report(self, started_at: datetime) -> JobReport:
+        """The account, if every row has come.
+
+        Raises:
+            JobError: ids that were to be embedded are not in the table, or the account does not add up.
+        """
+        job, rounds, shape = self.job, self.job.rounds, self.shape
+        tally, settled = self.registry.tally(), self.registry.settled()
+        # Ids, each counted once: rows that came twice would make up for others that never came.
+        if not tally.granted == settled == rounds.committed + rounds.dropped:
+            unread = "".join(f"{reason}; " for _, reason in self.registry.notes("unread")[:1])
+            raise JobError(f"{unread}{tally.granted:,} rows were to be embedded, {settled:,} arrived; {GO_ON}")
         report = JobReport(
-            source=self.source.location.uri,
-            table_uri=self.target.uri,
+            source=job.source.location.uri,
+            table_uri=job.target.uri,
             table_version=rounds.version,
-            model=self.spec.name,
-            fingerprint=self.spec.fingerprint,
+            model=job.spec.name,
+            fingerprint=job.spec.fingerprint,
             rows_read=tally.read,
             embedded=rounds.rows - rounds.reasons.total(),
             failed=rounds.reasons.total(),
@@ -162,15 +230,16 @@ class Job:
             duplicates=tally.duplicates,
             updated=tally.again,
             changed=tally.changed,
-            duplicate_rows=self._places("duplicate", ledger),
-            changed_rows=self._places("changed", ledger),
-            left_out=dict(Counter(self.source.left_out) + Counter(ledger.left_out())),
-            unread=tuple(reason for _, reason in ledger.notes("unread")),
+            duplicate_rows=job.places("duplicate", self.registry),
+            changed_rows=job.places("changed", self.registry),
+            left_out=dict(Counter(job.source.left_out) + Counter(self.registry.left_out())),
+            unread=tuple(reason for _, reason in self.registry.notes("unread")),
             stage_s={"read": tally.read_s, **rounds.seconds},
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors, "write": shape.actors},
             commits=rounds.commits,
             halved=rounds.halved,
-            plan=self._plan,
+            doubled=self.registry.doubled(),
+            plan=self.plan,
             started_at=started_at,
             finished_at=datetime.now().astimezone(),
         )

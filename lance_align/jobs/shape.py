@@ -1,12 +1,10 @@
-"""How a job divides its cluster's processors between models and readers."""
+"""How a job divides its executor's processors between models and readers."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from typing import Any
-
-import ray
 
 from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import EngineName, default_engine
@@ -23,10 +21,26 @@ SMALL_IMAGE_PIXELS = 128 * 128
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """How a job uses its cluster.
+class Resources:
+    """What an executor has.
 
     Attributes:
+        cpus: logical CPUs.
+        gpus: GPUs.
+        is_local: this process does everything, with one model and one reader.
+    """
+
+    cpus: int
+    gpus: int = 0
+    is_local: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How a job uses its executor's resources.
+
+    Attributes:
+        is_local: this process does everything.
         actors: processes that hold the model.
         cpus: logical CPUs each of them reserves, which may be fewer than it uses.
         gpus: GPUs each of them reserves.
@@ -46,6 +60,7 @@ class Shape:
     threads: int
     readers: int
     block_rows: int
+    is_local: bool = False
     stall_seconds: float = DEFAULT_STALL_SECONDS
     device: str = "auto"
     engine: EngineName = "auto"
@@ -56,7 +71,7 @@ class Shape:
     def choices(self) -> dict[str, Any]:
         """What was chosen, by the names of the job's options."""
         names = ("readers", "actors", "threads", "device", "engine", "precision", "block_rows")
-        chosen = {name: getattr(self, name) for name in names}
+        chosen = {"executor": "local" if self.is_local else "ray"} | {name: getattr(self, name) for name in names}
         if self.device == "auto":
             chosen["device"] = "cuda" if self.gpus else "cpu"
         if self.precision == "auto":
@@ -66,51 +81,59 @@ class Shape:
         return chosen
 
 
-def shape(
-    spec: ModelSpec | None,
-    *,
-    actors: int | None,
-    block_rows: int | None,
-    readers: int | None = None,
-    threads: int | None = None,
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    device: str = "auto",
-    engine: EngineName = "auto",
-    precision: Precision = "auto",
-) -> Shape:
-    """Divide the cluster: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeOptions:
+    """What a user says about the shape; see `Shape`, and None for the rules of `shape`."""
+
+    actors: int | None = None
+    readers: int | None = None
+    threads: int | None = None
+    block_rows: int | None = None
+    stall_seconds: float = DEFAULT_STALL_SECONDS
+    device: str = "auto"
+    engine: EngineName = "auto"
+    precision: Precision = "auto"
+
+
+def shape(spec: ModelSpec | None, resources: Resources, options: ShapeOptions) -> Shape:
+    """Divide the resources: one actor a GPU; without GPUs about half the CPUs for the model, the rest for reading.
 
     Args:
         spec: an encoder, or None for another model, which says `block_rows` itself.
-        actors, readers, threads: None for the rule above; see `Shape`.
-        block_rows: None for 1,024, or 128 of videos, and where a CPU embeds large images and 1,024 would take minutes.
-        stall_seconds, device, engine, precision: see `Shape`.
+        resources: of the executor.
+        options: where they say nothing, block_rows is 1,024, or 128 of videos, and where a CPU embeds large images and
+            1,024 would take minutes.
     """
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+    cpus, gpus = resources.cpus, resources.gpus
+    block_rows = options.block_rows
     if block_rows is None:
         image = spec.image if spec is not None else ImageSpec(resize=(1, 1), crop=(1, 1))
         is_quick = gpus > 0 and image.frames is None  # 1,024 videos of 8 frames of 224 px would take 1.2 GB
         block_rows = 1024 if is_quick or image.pixels <= SMALL_IMAGE_PIXELS else 128
-    actors = actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
-    if gpus:
+    actors = 1 if resources.is_local else options.actors or gpus or max(1, cpus // (2 * CPUS_PER_ACTOR))
+    used, reserved, own_threads = 0, 0.0, 1
+    if resources.is_local:
+        own_threads = cpus
+    elif gpus:
         reserved = 1.0 if cpus > actors else 0.0
-        used, own_threads = int(reserved), 1
+        used = int(reserved)
     else:
         used = max(1, min(CPUS_PER_ACTOR, cpus // (2 * actors))) if cpus > actors else 0
         reserved = RESERVED_CPUS if used else 0.0
         cores = max(1, min(cpus, os.cpu_count() or 1))
         own_threads = CPUS_PER_ACTOR if used == CPUS_PER_ACTOR else max(1, cores // actors)
+    readers = 1 if resources.is_local else options.readers or max(1, cpus - used * actors)
     return Shape(
         actors=actors,
         cpus=reserved,
         gpus=min(1.0, gpus / actors),
-        threads=threads or own_threads,
-        readers=readers or max(1, cpus - used * actors),
+        threads=options.threads or own_threads,
+        readers=readers,
         block_rows=block_rows,
-        stall_seconds=stall_seconds,
-        device=device,
-        engine=engine,
-        precision=precision,
-        open_ended=gpus > 0 and readers is None,
+        is_local=resources.is_local,
+        stall_seconds=options.stall_seconds,
+        device=options.device,
+        engine=options.engine,
+        precision=options.precision,
+        open_ended=gpus > 0 and options.readers is None,
     )

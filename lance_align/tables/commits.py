@@ -17,9 +17,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import lance
+import numpy as np
 import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
+from numpy.typing import NDArray
 
 from lance_align.errors import JobError, LanceAlignError, TableError
 from lance_align.tables.conflicts import attempts, may_retry, transaction_of
@@ -43,12 +45,14 @@ class Landed:
     Attributes:
         version: of the table, the one that holds the round.
         rows: rows that landed in it.
-        dropped: rows that did not, because another writer had added their ids since the job began; his stay.
+        dropped: rows that did not, because another writer had added their ids since the job began; theirs stay.
+        repeated: rows that did not, because they had landed before.
     """
 
     version: int
     rows: int
     dropped: Dropped = dataclasses.field(default_factory=Dropped)
+    repeated: Dropped = dataclasses.field(default_factory=Dropped)
 
 
 class Committer:
@@ -96,13 +100,24 @@ class Committer:
         return int(self._dataset.version)
 
     @property
+    def rows(self) -> int:
+        """How many rows that version has."""
+        return int(self._dataset.count_rows())
+
+    @property
     def schema(self) -> pa.Schema:
         """The table's schema, with its metadata."""
         schema: pa.Schema = self._dataset.schema
         return schema
 
     def commit(
-        self, fragments: Sequence[str], *, rows: int, replacing: Collection[str] = (), learn: Learn | None = None
+        self,
+        fragments: Sequence[str],
+        *,
+        rows: int,
+        replacing: Collection[str] = (),
+        learn: Learn | None = None,
+        repeated: NDArray[np.bool_] | None = None,
     ) -> Landed:
         """Add fragments to the latest version of the table, all of them or none.
 
@@ -115,6 +130,8 @@ class Committer:
             replacing: ids of rows that take the place of the table's rows with these ids, in the same version.
             learn: told the ids that others have added since the last call, in arrays; answers those that this
                 committer may still be given, which it then leaves out. None: it remembers them all.
+            repeated: ``(rows,)``: rows that landed in an earlier call, or stand in these fragments once more; they are
+                left out. In the order of the fragments and of the rows in each. None for no such rows.
 
         Returns:
             What landed; the present version and no rows if there is nothing to add.
@@ -129,15 +146,20 @@ class Committer:
         if held != rows:
             raise JobError(f"fragments for {self.uri} hold {held} rows, but {rows} were written; nothing was committed")
         fresh = {_paths(fragment): fragment for fragment in metadata if not self._files.issuperset(_paths(fragment))}
-        pending = Pending(uri=self.uri, fragments=tuple(fresh.values()), storage_options=self._storage_options)
         if not fresh:
             return Landed(version=self.version, rows=0)
-        dropped = self._land(pending, pa.array(list(replacing), pa.string()), learn or _all)
-        return Landed(version=self.version, rows=pending.rows - dropped.rows, dropped=dropped)
+        pending = Pending(uri=self.uri, fragments=tuple(metadata), storage_options=self._storage_options)
+        given, again = pending.files, Dropped()
+        if repeated is not None and repeated.any():
+            pending, again = pending.without_rows(repeated, self._dataset)
+        staying = [each for each in pending.fragments if not self._files.issuperset(_paths(each))]
+        pending = dataclasses.replace(pending, fragments=tuple(staying))
+        dropped = self._land(pending, given, pa.array(list(replacing), pa.string()), learn or _all)
+        return Landed(version=self.version, rows=pending.rows - dropped.rows, dropped=dropped, repeated=again)
 
-    def _land(self, pending: Pending, replacing: pa.StringArray, learn: Learn) -> Dropped:
+    def _land(self, pending: Pending, given: set[str], replacing: pa.StringArray, learn: Learn) -> Dropped:
         transaction_id = str(uuid.uuid4())
-        given, dropped, left_out = pending.files, Dropped(), set[str]()
+        dropped, left_out = Dropped(), set[str]()
         seen = self.version
         for is_last in attempts():
             try:

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.file import LanceFileReader, LanceFileSession
 from lance.fragment import FragmentMetadata
 from lance.fragment import write_fragments as lance_write_fragments
+from numpy.typing import NDArray
 
 from lance_align.errors import JobError
 from lance_align.tables.layout import ERROR, ID
@@ -78,22 +80,31 @@ class Pending:
         return found
 
     def without(self, ids: pa.StringArray, dataset: Any) -> tuple[Pending, Dropped]:
-        """The same rows but for some: fragments that hold one of these ids are written again, the others stay.
+        """The same rows but for those with one of these ids; see `without_rows`."""
+        leaving = pc.is_in(self.ids(), value_set=ids)
+        return self.without_rows(np.asarray(leaving.to_numpy(zero_copy_only=False), dtype=np.bool_), dataset)
+
+    def without_rows(self, leaving: NDArray[np.bool_], dataset: Any) -> tuple[Pending, Dropped]:
+        """The same rows but for some: fragments that hold one of these are written again, the others stay.
 
         Args:
-            ids: of the rows to leave out.
+            leaving: ``(rows,) bool``, in the order of the fragments and of the rows in each.
             dataset: the table, opened.
         """
         kept: list[FragmentMetadata] = []
         dropped = Dropped()
+        start = 0
         for fragment in self.fragments:
-            one = dataclasses.replace(self, fragments=(fragment,))
-            leaving = one.count(ids)
-            dropped += leaving
-            if leaving.rows == 0:
+            end = start + int(fragment.num_rows)
+            here = pa.array(leaving[start:end])
+            start = end
+            if here.true_count == 0:
                 kept.append(fragment)
-            elif leaving.rows < one.rows:
-                kept += self._rewritten(fragment, ids, dataset)
+                continue
+            (path,) = _paths([fragment])  # as written: one file holds all its columns
+            dropped += _counted(self._read(path, [ERROR]).column(ERROR).filter(here))
+            if here.true_count < len(here):
+                kept += self._rewritten(path, pc.invert(here), dataset)
         return dataclasses.replace(self, fragments=tuple(kept)), dropped
 
     def count(self, ids: pa.StringArray) -> Dropped:
@@ -101,22 +112,21 @@ class Pending:
         counted = Dropped()
         for path in _paths(self.fragments):
             rows = self._read(path, [ID, ERROR])
-            errors: list[str | None] = rows.column(ERROR).filter(pc.is_in(rows.column(ID), value_set=ids)).to_pylist()
-            reasons = Counter(error.split(":", 1)[0] for error in errors if error is not None)
-            counted += Dropped(rows=len(errors), reasons=reasons)
+            counted += _counted(rows.column(ERROR).filter(pc.is_in(rows.column(ID), value_set=ids)))
         return counted
 
-    def _rewritten(self, fragment: FragmentMetadata, ids: pa.StringArray, dataset: Any) -> list[FragmentMetadata]:
-        (path,) = _paths([fragment])  # as written: one file holds all its columns
+    def _rewritten(self, path: str, staying: pa.BooleanArray, dataset: Any) -> list[FragmentMetadata]:
         reader = LanceFileReader(join(join(self.uri, "data"), path), storage_options=self._options)
         batches = reader.read_all(batch_size=BATCH_ROWS).to_batches()
         first = next(batches)
 
-        def staying() -> Iterator[pa.RecordBatch]:
+        def filtered() -> Iterator[pa.RecordBatch]:
+            start = 0
             for batch in (first, *batches):
-                yield batch.filter(pc.invert(pc.is_in(batch.column(ID), value_set=ids)))
+                yield batch.filter(staying[start : start + batch.num_rows])
+                start += batch.num_rows
 
-        stream = pa.RecordBatchReader.from_batches(first.schema, staying())
+        stream = pa.RecordBatchReader.from_batches(first.schema, filtered())
         written: list[FragmentMetadata] = lance_write_fragments(stream, dataset, mode="append")
         return written
 
@@ -128,6 +138,11 @@ class Pending:
     @property
     def _options(self) -> dict[str, str] | None:
         return dict(self.storage_options) if self.storage_options else None
+
+
+def _counted(errors: pa.ChunkedArray[Any]) -> Dropped:
+    texts: list[str | None] = errors.to_pylist()
+    return Dropped(rows=len(texts), reasons=Counter(text.split(":", 1)[0] for text in texts if text is not None))
 
 
 def _paths(fragments: Sequence[FragmentMetadata]) -> list[str]:

@@ -17,7 +17,7 @@ from lance_align.errors import RowError
 from lance_align.images import Pixels
 from lance_align.jobs.filling.pictures import picture_columns
 from lance_align.jobs.sources import Source, Split
-from lance_align.jobs.sources.base import ranges
+from lance_align.jobs.sources.base import CHUNK_ROWS, ranges
 from lance_align.jobs.sources.location import References
 from lance_align.jobs.stages.ahead import read_ahead
 from lance_align.jobs.stages.decode import PIXELS, REASON, SECONDS, TABLE_BYTES, pixel_column
@@ -125,6 +125,11 @@ class ReadGaps:
     decoder: Asking | None
     prompt: Prompt | None = None
 
+    @property
+    def table_rows(self) -> int:
+        """Rows that leave a task together."""
+        return CHUNK_ROWS if self.decoder is None else max(1, min(CHUNK_ROWS, TABLE_BYTES // self.decoder.pixel_bytes))
+
     def __call__(self, row: pa.Table) -> Iterator[pa.Table]:
         """Tables of `ADDRESS`, the decoded columns, `TEXT` (a text, or a prompt), and the seconds spent."""
         split = Split.from_json(str(row.column("split")[0].as_py()))
@@ -140,9 +145,8 @@ class ReadGaps:
             started = time.perf_counter()
 
     def _decoded(self, table: pa.Table, decoder: Asking, read_s: float) -> Iterator[pa.Table]:
-        step = max(1, TABLE_BYTES // decoder.pixel_bytes)
-        for start in range(0, len(table), step):
-            part = table.slice(start, step)
+        for start in range(0, len(table), self.table_rows):
+            part = table.slice(start, self.table_rows)
             pixels: list[Pixels | None] = []
             reasons: list[str | None] = []
             seconds: list[float] = []

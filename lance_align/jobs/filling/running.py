@@ -16,14 +16,15 @@ import pyarrow as pa
 from lance_align.describers.base import CUT
 from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import JobError
+from lance_align.jobs.executors.base import Executor
+from lance_align.jobs.executors.choice import LOCAL_ROWS, Executors
 from lance_align.jobs.failures import GO_ON, job_failures
 from lance_align.jobs.filling.gaps import ReadGaps, gap_splits
 from lance_align.jobs.filling.making import Maker
 from lance_align.jobs.filling.rounds import FillRounds
-from lance_align.jobs.plan import stream
 from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, plan_line
-from lance_align.jobs.shape import Shape
+from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.spec import ModelSpec
 from lance_align.tables.filling import Filler, Survey
 
@@ -41,7 +42,8 @@ class FillJob:
         read: what tasks do.
         spec: the model.
         maker: what an actor is; made with the model, the filling and the shape.
-        shape: how the cluster is used.
+        options: how resources are used.
+        most_local: rows that are few enough for this process.
     """
 
     filler: Filler
@@ -49,9 +51,17 @@ class FillJob:
     read: ReadGaps
     spec: ModelSpec | DescriberSpec
     maker: type[Maker]
-    shape: Shape
+    options: ShapeOptions
+    most_local: int = LOCAL_ROWS
 
-    def run(self, *, started_at: datetime, progress: bool, log_file: str | os.PathLike[str] | None = None) -> JobReport:
+    def run(
+        self,
+        executors: Executors,
+        *,
+        started_at: datetime,
+        progress: bool,
+        log_file: str | os.PathLike[str] | None = None,
+    ) -> JobReport:
         """Fill what is empty, and look again until nothing is.
 
         Raises:
@@ -61,12 +71,14 @@ class FillJob:
         with job_failures():
             survey = self.filler.survey()
             there = survey.rows - survey.empty
+            executor = executors.for_rows(survey.empty, most_local=self.most_local)
+            plan = shape(self._encoder, executor.resources(), self.options)
             state = functools.partial(self._state, there)
-            with reporter(survey.rows, state, show=progress, log_file=log_file, plan=plan_line(self._plan)):
+            with reporter(survey.rows, state, show=progress, log_file=log_file, plan=plan_line(self._plan(plan))):
                 passes = fruitless = 0
                 while survey.empty and passes < MAX_PASSES and fruitless < MAX_FRUITLESS_PASSES:
                     committed = self.rounds.committed
-                    self._fill(survey)
+                    self._fill(survey, executor, plan)
                     passes += 1
                     fruitless = 0 if self.rounds.committed > committed else fruitless + 1
                     survey = self.filler.survey()
@@ -75,27 +87,30 @@ class FillJob:
                 f"{survey.empty:,} rows of {self.filler.uri} are still empty: in {passes} passes others "
                 f"always moved or added some; {GO_ON}"
             )
-        return self._report(there, started_at)
+        return self._report(there, started_at, plan)
 
     @property
-    def _plan(self) -> dict[str, Any]:
-        return {**self.shape.choices, **self.rounds.choices}
+    def _encoder(self) -> ModelSpec | None:
+        return self.spec if isinstance(self.spec, ModelSpec) else None
 
-    def _fill(self, survey: Survey) -> None:
+    def _plan(self, shape: Shape) -> dict[str, Any]:
+        return {**shape.choices, **self.rounds.choices}
+
+    def _fill(self, survey: Survey, executor: Executor, shape: Shape) -> None:
         self.rounds.expect(survey)
-        coming = self._values(survey)
+        coming = self._values(survey, executor, shape)
         with self.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
             for table in coming:
                 self.rounds.add(table)
 
-    def _values(self, survey: Survey) -> Generator[pa.Table, None, None]:
+    def _values(self, survey: Survey, executor: Executor, shape: Shape) -> Generator[pa.Table, None, None]:
         source = dataclasses.replace(self.read.source, version=survey.version)
         read = dataclasses.replace(self.read, source=source)
         splits = gap_splits(survey, path=source.uri)
         filling = self.filler.filling
         rows: list[Mapping[str, Any]] = [{"split": split.to_json()} for split in splits]
-        arguments = (self.spec, filling, self.shape)
-        return stream(rows, read.__call__, self.maker, arguments, shape=self.shape)
+        arguments = (self.spec, filling, shape)
+        return executor.stream(rows, read.__call__, self.maker, arguments, table_rows=read.table_rows, shape=shape)
 
     def _state(self, there: int) -> State:
         rounds = self.rounds
@@ -107,8 +122,8 @@ class FillJob:
             version=self.filler.version,
         )
 
-    def _report(self, there: int, started_at: datetime) -> JobReport:
-        rounds, shape = self.rounds, self.shape
+    def _report(self, there: int, started_at: datetime, shape: Shape) -> JobReport:
+        rounds = self.rounds
         filling = self.filler.filling
         reasons = Counter(rounds.reasons)
         cut = reasons.pop(CUT, 0)  # these have their text
@@ -131,7 +146,7 @@ class FillJob:
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors},
             commits=rounds.commits,
             halved=rounds.halved,
-            plan=self._plan,
+            plan=self._plan(shape),
             started_at=started_at,
             finished_at=datetime.now().astimezone(),
         )

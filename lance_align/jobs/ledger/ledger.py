@@ -108,6 +108,7 @@ class Ledger:
         self._total = Tally()  # the other rows, and those that were looked at
         self._notes: dict[Noted, dict[int, str]] = {"duplicate": {}, "changed": {}, "unread": {}}
         self._left_out: dict[int, Mapping[str, int]] = {}
+        self._doubled = 0
 
     def hold(self, hashes: Hashes, *, contents: Hashes | None = None, hashed: Flags | None = None) -> None:
         """Tell ids of the table, before anything else; of equal ones the first counts.
@@ -117,6 +118,7 @@ class Ledger:
             hashed: which of them have one; None for none.
         """
         fresh = (first_of_each(hashes) == np.arange(len(hashes))) & (self._ids.find(hashes)[:, 0] < 0)
+        self._doubled += len(hashes) - int(fresh.sum())
         states = np.full(len(hashes), _IN_TABLE, dtype=np.int64)
         if hashed is not None:
             states[hashed] |= _HASHED
@@ -252,6 +254,24 @@ class Ledger:
     def arrive(self, hashes: Hashes) -> None:
         """Tell ids whose rows have come to the table: `learn` names them no more, so what it names stays few."""
         self._mark(hashes, _ARRIVED)
+
+    def arrived(self, hashes: Hashes) -> Flags:
+        """Which of these ids `arrive` was told: their rows must not come again."""
+        here: Flags = self._look_up(hashes)[1] & _ARRIVED != 0
+        return here
+
+    def settled(self) -> int:
+        """How many ids `arrive` was told, each counted once."""
+        return sum(int((states & _ARRIVED != 0).sum()) for states in self._ids.all_states())
+
+    def missing(self, hashes: Hashes) -> int:
+        """How many of these ids have work to do: the table does not hold them, or they are looked at again."""
+        first = first_of_each(hashes) == np.arange(len(hashes))
+        return int((self._answers(self._look_up(hashes)[1][first]) != THERE).sum())
+
+    def doubled(self) -> int:
+        """How many rows of the table have an id that an earlier row of it has."""
+        return self._doubled
 
     def gone(self, hashes: Hashes) -> Flags:
         """Which of these ids the table held when the run began and the input did not show."""

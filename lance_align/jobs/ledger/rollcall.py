@@ -14,21 +14,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
+from lance_align.errors import SourceError
 from lance_align.jobs.columns import Columns
-from lance_align.jobs.ids import id_hashes, text_ids
-from lance_align.jobs.ledger.actor import RemoteLedger
+from lance_align.jobs.executors.base import Executor
+from lance_align.jobs.ids import Flags, id_hashes, text_ids
 from lance_align.jobs.ledger.ledger import SPLIT_BITS
+from lance_align.jobs.ledger.registry import IdRegistry
 from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.sources.base import left_out_of
+from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.reading import read_split
-from lance_align.jobs.watchdog import beat, watched
+from lance_align.jobs.watchdog import beat
 
 TASK_ROWS = 2**18  # a task reads at least this many ids, if there are
 TASK_STRETCHES = 64  # or this many parts of files
 UNKNOWN_ROWS = 8192  # what a split counts for that only reading tells the rows of
 ENROL_ROWS = 2**16  # told to the ledger at once
-MAX_RETRIES = 10  # as in `lance_align.jobs.plan`
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,37 +53,90 @@ def is_needed(columns: Columns, source: Source) -> bool:
     return columns.id is not None and columns.id != source.id
 
 
+class TooManyRows(Exception):  # noqa: N818 - never leaves the package: another executor takes them
+    """More rows have work to do than this process should."""
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Enrol:
+    """What a task of the roll call does: it may be run again, and says the same.
+
+    Attributes:
+        reader: knows the ids of rows; its source's splits are left out.
+        registry: told them.
+        most: more rows with work to do than this are too many; None for any number.
+        missing: rows with work to do so far, in this process.
+    """
+
+    reader: Reader
+    registry: IdRegistry
+    most: int | None = None
+    missing: int = 0
+
+    def __call__(self, stretches: Sequence[Stretch]) -> None:
+        """Enrol the rows of some stretches.
+
+        Raises:
+            TooManyRows: there are.
+        """
+        self.registry.tally()  # answers when it has read the table's ids
+        for stretch in stretches:
+            started = time.perf_counter()
+            for position, ids in _by_split(self._ids(stretch), stretch):
+                self._tell(position, ids, time.perf_counter() - started)
+                beat()
+                started = time.perf_counter()
+
+    def _tell(self, position: int, ids: pa.ChunkedArray[Any], read_s: float) -> None:
+        texts: list[Any] = ids.to_pylist()
+        named: Flags = np.asarray(ids.is_valid().to_numpy(), dtype=np.bool_)
+        hashes = id_hashes([text or "" for text in texts])
+        losers = self.registry.enrol(position, hashes, named, read_s)
+        notes = {int(losers[row]): texts[row] for row in np.flatnonzero(losers >= 0)}
+        if notes:
+            self.registry.note("duplicate", notes)
+        if self.most is not None:
+            self.missing += self.registry.missing(hashes[named]) + int((~named).sum())
+            if self.missing > self.most:
+                raise TooManyRows
+
+    def _ids(self, stretch: Stretch) -> Iterator[pa.ChunkedArray[Any]]:
+        """The ids that rows bring, null where they bring none; all of them where every row is enrolled.
+
+        What cannot be read to its end is noted, and the other stretches go on.
+        """
+        name, every = self.reader.columns.id, self.registry.enrols_all
+        position = stretch.first << SPLIT_BITS
+        try:
+            for table in read_split(self.reader.source, stretch.split, columns=None if every else [name or ""]):
+                beat()
+                left_out = left_out_of(table)
+                if left_out:
+                    self.registry.leave_out(position, left_out)
+                position += table.num_rows
+                yield self.reader.ids(table)[0] if every else text_ids(table.column(name or ""), name or "")
+        except SourceError as error:
+            self.registry.note("unread", {stretch.first << SPLIT_BITS: str(error)})
+
+
 def call_the_roll(
-    source: Source, id_column: str, ledger: RemoteLedger, *, at_once: int, stall_seconds: float
+    enrol: Enrol, splits: Sequence[Split], executor: Executor, *, at_once: int, stall_seconds: float
 ) -> list[int]:
     """Enrol every row that has an id.
 
     Args:
         at_once: tasks in flight.
-        stall_seconds: a task that reads nothing for so long ends its process, and is tried again.
+        stall_seconds: a task that reads nothing for so long is given up, and is tried again where possible.
 
     Returns:
         The numbers of the splits that hold rows to be claimed.
 
     Raises:
-        RayError: what a task raised, wrapped.
+        TooManyRows: see `Enrol`.
+        Exception: what a task raised; Ray wraps it.
     """
-    enrol = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(_enrol)
-    small = ray.put(dataclasses.replace(source, splits=()))
-    running: list[Any] = []
-    for stretches in _tasks(source.splits):
-        if len(running) >= at_once:
-            running = _wait(running)
-        running.append(enrol.remote(small, id_column, ledger, stretches, stall_seconds))
-    while running:
-        running = _wait(running)
-    return [int(number) for number in ledger.end_roll_call()]
-
-
-def _wait(running: list[Any]) -> list[Any]:
-    done, rest = ray.wait(running, num_returns=1)
-    ray.get(done)
-    return list(rest)
+    executor.each(enrol, _tasks(splits), at_once=at_once, stall_seconds=stall_seconds)
+    return [int(number) for number in enrol.registry.end_roll_call()]
 
 
 def _tasks(splits: Sequence[Split]) -> Iterator[list[Stretch]]:
@@ -118,32 +173,6 @@ def _follows(held: Stretch, split: Split) -> bool:
     if before.rows is None or split.rows is None or split.files or before.rows >= TASK_ROWS:
         return False
     return (split.path, split.group, split.start) == (before.path, before.group, before.start + before.rows)
-
-
-def _enrol(
-    source: Source, id_column: str, ledger: RemoteLedger, stretches: Sequence[Stretch], stall_seconds: float
-) -> None:
-    """What a task does: it may be run again, and says the same."""
-    ledger.tally()  # answers when it has read the table's ids, which may take minutes and is no stall
-    with watched(stall_seconds):  # once: to watch each of many small files took longer than to read them
-        for stretch in stretches:
-            started = time.perf_counter()
-            for position, ids in _by_split(_ids(source, stretch.split, id_column), stretch):
-                texts: list[Any] = ids.to_pylist()
-                named = np.asarray(ids.is_valid().to_numpy(), dtype=np.bool_)
-                hashes = id_hashes([text or "" for text in texts])
-                losers = ledger.enrol(position, hashes, named, time.perf_counter() - started)
-                notes = {int(losers[row]): texts[row] for row in np.flatnonzero(losers >= 0)}
-                if notes:
-                    ledger.note("duplicate", notes)
-                beat()
-                started = time.perf_counter()
-
-
-def _ids(source: Source, split: Split, id_column: str) -> Iterator[pa.ChunkedArray[Any]]:
-    for table in read_split(source, split, columns=[id_column]):
-        beat()
-        yield text_ids(table.column(id_column), id_column)
 
 
 def _by_split(columns: Iterator[pa.ChunkedArray[Any]], stretch: Stretch) -> Iterator[tuple[int, pa.ChunkedArray[Any]]]:

@@ -30,7 +30,7 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("members", pa.map_(pa.string(), pa.large_binary())),  # every other file, by suffix
 ]
 SCHEMA = pa.schema(_FIELDS)
-_TEXT_SUFFIXES = ("txt", "caption", "text")
+_TEXT_SUFFIXES = (("txt", "caption"), ("text",))  # the second only where there is none of the first
 MAX_MEMBER_BYTES = DEFAULT_LIMITS.max_bytes
 MAX_MEMBERS = 2**22  # of a shard, whose names are held
 MAX_APART_BYTES = 2**29  # of samples that wait for members of theirs further on
@@ -53,9 +53,9 @@ class _Sample:
     def row(self, looks: Looks) -> dict[str, Any]:
         """The cells of its row; each file is in one of them."""
         roles = {
-            "image": _first(self.files, lambda suffix: (not is_one_of(looks, f".{suffix}"), "." in suffix)),
-            "text": _first(self.files, lambda suffix: _rank(suffix, _TEXT_SUFFIXES)),
-            "json": _first(self.files, lambda suffix: _rank(suffix, ("json",))),
+            "image": _picture(self.files, looks),
+            "text": _best(self.files, *_TEXT_SUFFIXES),
+            "json": _best(self.files, ("json",)),
         }
         taken = set(roles.values())
         image, text, json = (None if number is None else self.files[number][1] for number in roles.values())
@@ -186,15 +186,17 @@ def _text(name: str) -> str:
     return name
 
 
-def _rank(suffix: str, wanted: Sequence[str]) -> tuple[bool, bool, int]:
-    """Sorts suffixes: those that end in a wanted one first, of these the plain ones, then by the wanted ones' order."""
-    last = suffix.rpartition(".")[2]
-    return (last not in wanted, "." in suffix, wanted.index(last) if last in wanted else 0)
+def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:
+    """The number of the file whose suffix, or else whose last suffix, is wanted; the second words count after all."""
+    for words in wanted:
+        for last in (lambda suffix: suffix, lambda suffix: suffix.rpartition(".")[2]):
+            found = [(words.index(last(suffix)), number) for number, (suffix, _) in enumerate(files) if last(suffix) in words]
+            if found:
+                return min(found)[1]
+    return None
 
 
-def _first(files: Sequence[tuple[str, bytes]], rank: Any) -> int | None:
-    """The number of the file of the lowest rank, if that begins with False: a file of the kind that is looked for."""
-    if not files:
-        return None
-    best = min(range(len(files)), key=lambda number: rank(files[number][0]))
-    return None if rank(files[best][0])[0] else best
+def _picture(files: Sequence[tuple[str, bytes]], looks: Looks) -> int | None:
+    """The number of the first picture, ``.jpg`` before ``.seg.png``."""
+    found = [("." in suffix, number) for number, (suffix, _) in enumerate(files) if is_one_of(looks, f".{suffix}")]
+    return min(found)[1] if found else None

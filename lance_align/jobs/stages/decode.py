@@ -20,7 +20,7 @@ from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
 from lance_align.jobs.ledger.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
 from lance_align.jobs.sources import Source, Split
-from lance_align.jobs.sources.base import left_out_of
+from lance_align.jobs.sources.base import CHUNK_ROWS, left_out_of
 from lance_align.jobs.sources.inline import is_inline
 from lance_align.jobs.stages.ahead import read_ahead
 from lance_align.jobs.stages.reading import read_split
@@ -34,7 +34,8 @@ REASON = "decoded.reason"  # why there is none
 REPLACES = "decoded.replaces"  # bool: a row of this id is in the table and leaves it as this one comes
 SECONDS = "decoded.seconds"  # float32, spent on the row
 
-TABLE_BYTES = 32 * 2**20  # a table leaves the task when it holds this much
+TABLE_BYTES = 32 * 2**20  # of the tables that leave a task
+KEPT_BYTES = 2**20  # of an image file that the table keeps: photographs of a camera phone have some more, others less
 
 
 class Claims(Protocol):
@@ -83,6 +84,14 @@ class Reader:
     source: Source
     columns: Columns
     decoder: Decoder | None
+
+    @property
+    def table_rows(self) -> int:
+        """Rows that leave a task together: as many as `TABLE_BYTES` hold, whatever the images of these rows are."""
+        if self.decoder is None:
+            return CHUNK_ROWS
+        kept = {"bytes": KEPT_BYTES, "thumbnail": (self.decoder.thumbnail_px or 0) ** 2}.get(self.columns.keep or "", 0)
+        return max(1, min(CHUNK_ROWS, TABLE_BYTES // (self.decoder.pixel_bytes + kept)))
 
     def rows(self, split: Split, *, first_position: int, claims: Claims) -> Iterator[pa.Table]:
         """The rows of a split that are this job's to embed: `id`, what travels, the picture, and the columns above."""

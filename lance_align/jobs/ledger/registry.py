@@ -1,16 +1,15 @@
-"""The job's ledger in a process of its own, and how tasks and the driver reach it."""
+"""The ids of a job: a `Ledger` filled from the table, and how tasks and the driver reach it wherever it runs."""
 
 from __future__ import annotations
 
-import dataclasses
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lance_align.jobs.ids import Flags, Hashes, hex_hashes, id_hashes
 from lance_align.jobs.ledger.ledger import Answers, Ledger, Noted, Positions, Tally
@@ -20,7 +19,7 @@ from lance_align.tables.done import read_content_hashes, read_done_ids, read_fai
 from lance_align.tables.gone import Gone, Removed, list_gone, remove_gone
 
 
-class LedgerActor:
+class TableRegistry:
     """A `Ledger`, filled with what a version of the table holds."""
 
     def __init__(self, target: Target, version: int, policy: Policy) -> None:
@@ -58,25 +57,26 @@ class LedgerActor:
         return self._ledger.gone(_hashes(ids))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RemoteLedger:
-    """The ledger as tasks and the driver see it.
-
-    It never restarts: what was claimed would be forgotten. It runs on the driver's node, whose loss ends the
-    job anyway.
+class IdRegistry(ABC):
+    """A `TableRegistry` as tasks and the driver see it; it may live in another process.
 
     Attributes:
-        handle: of the `LedgerActor`.
+        enrols_all: the roll call enrols every row, those too whose ids are digests.
     """
 
-    handle: Any
+    enrols_all = False
 
-    @classmethod
-    def start(cls, target: Target, *, version: int, policy: Policy) -> RemoteLedger:
-        """Start the actor; it reads what `version` of the table holds."""
-        here: Any = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(LedgerActor)
-        return cls(actor.remote(target, version, policy))
+    @abstractmethod
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `TableRegistry`.
+
+        Raises:
+            LanceAlignError: it failed, or is not there any more.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it."""
 
     def enrol(self, first_position: int, hashes: Hashes, named: Flags, read_s: float) -> Positions:
         """See `Ledger.enrol`."""
@@ -90,6 +90,7 @@ class RemoteLedger:
 
     def claim(self, first_position: int, hashes: Hashes, named: Flags, read_s: float) -> Answers:
         """See `Ledger.claim`."""
+        named = np.ones_like(named) if self.enrols_all else named
         answers: Answers = self._ask("claim", first_position, hashes, named, read_s)
         return answers
 
@@ -126,6 +127,23 @@ class RemoteLedger:
         """See `Ledger.arrive`."""
         self._ask("arrive", hashes)
 
+    def arrived(self, hashes: Hashes) -> Flags:
+        """See `Ledger.arrived`."""
+        arrived: Flags = self._ask("arrived", hashes)
+        return arrived
+
+    def settled(self) -> int:
+        """See `Ledger.settled`."""
+        return int(self._ask("settled"))
+
+    def missing(self, hashes: Hashes) -> int:
+        """See `Ledger.missing`."""
+        return int(self._ask("missing", hashes))
+
+    def doubled(self) -> int:
+        """See `Ledger.doubled`."""
+        return int(self._ask("doubled"))
+
     def tally(self) -> Tally:
         """See `Ledger.tally`."""
         tally: Tally = self._ask("tally")
@@ -133,22 +151,32 @@ class RemoteLedger:
 
     def gone(self, limit: int) -> Gone:
         """Rows that the table held when the run began and that the input does not have; see `list_gone`."""
-        answer: Any = ray.get(self.handle.gone.remote(limit))
-        gone: Gone = answer
+        gone: Gone = self._call("gone", limit)
         return gone
 
     def remove_gone(self) -> Removed:
         """Remove them; see `lance_align.tables.gone.remove_gone`."""
-        answer: Any = ray.get(self.handle.remove_gone.remote())
-        removed: Removed = answer
+        removed: Removed = self._call("remove_gone")
         return removed
 
-    def stop(self) -> None:
-        """End the actor."""
-        ray.kill(self.handle)
-
     def _ask(self, method: str, *arguments: Any) -> Any:
-        return ray.get(self.handle.ask.remote(method, *arguments))
+        return self._call("ask", method, *arguments)
+
+
+class LocalRegistry(IdRegistry):
+    """The registry of a job in this process, whose two threads take turns."""
+
+    def __init__(self, registry: TableRegistry) -> None:
+        self.enrols_all = False
+        self._registry = registry
+        self._turn = threading.Lock()
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        with self._turn:
+            return getattr(self._registry, method)(*arguments)
+
+    def stop(self) -> None:
+        """There is nothing to end."""
 
 
 def _hashes(ids: pa.StringArray) -> Hashes:
