@@ -31,7 +31,9 @@ LABEL = "label"
 SNIFFED = 16  # files of an unknown suffix that are looked into before the others of it are
 MAX_KINDS = 20  # of what is left out, in a report
 # Notes that writers leave beside data; neither rows nor worth a word.
-_NOTES = re.compile(r"_SUCCESS|_(common_)?metadata|_(committed|started)_.*|_last_checkpoint|\._.*|Thumbs\.db|desktop\.ini")
+_NOTES = re.compile(
+    r"_SUCCESS|_(common_)?metadata|_(committed|started)_.*|_last_checkpoint|\._.*|Thumbs\.db|desktop\.ini"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,9 @@ def open_metadata(files: Source, pictures: Sequence[str]) -> MetadataSource:
             for column in table.columns:
                 names: list[Any] = column.to_pylist()
                 unnamed.difference_update(posixpath.normpath(name) for name in names if name)
-    return dataclasses.replace(source, left_out={**source.left_out, UNNAMED: len(unnamed)} if unnamed else source.left_out)
+    return dataclasses.replace(
+        source, left_out={**source.left_out, UNNAMED: len(unnamed)} if unnamed else source.left_out
+    )
 
 
 def is_metadata(path: str) -> bool:

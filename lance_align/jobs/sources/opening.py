@@ -67,7 +67,7 @@ def open_source(
         fetching: the hosts that URLs in the rows may name.
         as_text: columns of a CSV file to keep as text.
         looks: which files of a folder or tar shard are the rows' pictures.
-        labels_from_folders: make the folder that each picture lies in a column ``label``; of a folder of pictures alone.
+        labels_from_folders: make the folder of each picture a column ``label``; for a folder of pictures only.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.

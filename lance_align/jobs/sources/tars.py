@@ -57,7 +57,7 @@ class _Header(tarfile.TarInfo):
                 raise _ReadError(f"over {MAX_PADDING_BYTES} bytes of zeros at its end; {_PACK_AGAIN}") from None
             raise
         except _EmptyHeaderError:
-            if archive.zeros >= 2:  # noqa: PLR2004  the end mark
+            if archive.zeros >= 2:  # the end mark
                 raise
             raise _ReadError(f"it ends without its end mark, so it may have been cut; {_PACK_AGAIN}") from None
         except _HeaderError as error:

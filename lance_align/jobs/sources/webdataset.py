@@ -178,7 +178,7 @@ def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def _text(name: str) -> str:
-    r"""A name that is not UTF-8 with each such byte as ``\xff``, and then its backslashes doubled: two names stay two."""
+    r"""A name; one that is not UTF-8 with such bytes as ``\xff`` and its backslashes doubled, so that two stay two."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -190,7 +190,9 @@ def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | N
     """The number of the file whose suffix, or else whose last suffix, is wanted; the second words count after all."""
     for words in wanted:
         for last in (lambda suffix: suffix, lambda suffix: suffix.rpartition(".")[2]):
-            found = [(words.index(last(suffix)), number) for number, (suffix, _) in enumerate(files) if last(suffix) in words]
+            found = [
+                (words.index(last(suffix)), number) for number, (suffix, _) in enumerate(files) if last(suffix) in words
+            ]
             if found:
                 return min(found)[1]
     return None
