@@ -178,12 +178,8 @@ def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def _text(name: str) -> str:
-    r"""A name; one that is not UTF-8 with such bytes as ``\xff`` and its backslashes doubled, so that two stay two."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        name = name.replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return name
+    r"""A name of a member, with each byte that is not UTF-8 as ``\xff``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:

@@ -179,8 +179,11 @@ class Reader:
         try:
             decoded = decoder.decode(encoded.data)
         except RowError as error:
-            # What is no picture may be any file that --allow-outside reaches.
-            return None, None if encoded.outside and self.columns.keep == "bytes" else kept, str(error)
+            if not encoded.outside:
+                return None, kept, str(error)
+            # It may be any file that --allow-outside reaches: nothing of it is kept, nor what it begins with.
+            reason = RowError(error.kind, "a file outside the input's folder, of which nothing is kept")
+            return None, None if self.columns.keep == "bytes" else kept, str(reason)
         return decoded.pixels, decoded.thumbnail if self.columns.keep == "thumbnail" else kept, None
 
     def _found(self, table: pa.Table) -> Iterator[Encoded]:
