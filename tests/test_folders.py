@@ -91,7 +91,7 @@ def test_gone_removes_nothing_where_a_folder_cannot_be_listed(tmp_path: Path) ->
     (folder / "b.png").unlink()
     here = os.open(folder, os.O_RDONLY)  # folders too deep for a path: nobody can list them by name, root neither
     for _ in range(20):
-        os.mkdir(LONGEST_NAME, dir_fd=here)  # noqa: PTH102  relative to a descriptor
+        os.mkdir(LONGEST_NAME, dir_fd=here)
         inner = os.open(LONGEST_NAME, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = inner
