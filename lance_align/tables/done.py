@@ -85,15 +85,24 @@ def read_failed_ids(
             yield cast(pa.StringArray, batch.column(ID))
 
 
-def count_rows(uri: str, *, storage_options: Mapping[str, str] | None = None, version: int | None = None) -> RowCounts:
+def count_rows(
+    uri: str,
+    *,
+    error: str = ERROR,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+) -> RowCounts:
     """Count a table's rows with and without an error.
+
+    Args:
+        error: the column of errors.
 
     Raises:
         TableError: the table is missing or cannot be read.
     """
     with lance_failures("count the rows of", uri):
         dataset = _open(uri, storage_options, version)
-        failed = dataset.count_rows(f"{quoted(ERROR)} IS NOT NULL")
+        failed = dataset.count_rows(f"{quoted(error)} IS NOT NULL")
         return RowCounts(embedded=dataset.count_rows() - failed, failed=failed)
 
 
