@@ -5,7 +5,7 @@ from __future__ import annotations
 import decimal
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
