@@ -13,20 +13,12 @@ from lance_align.errors import SourceError
 from lance_align.jobs.ids import ID_TYPES, is_id_type, is_text_type
 from lance_align.jobs.sources import Source
 from lance_align.jobs.sources.base import Looks
+from lance_align.jobs.sources.roles import DATA_NAMES, ID_NAMES, PATH_NAMES, TEXT_NAMES
 from lance_align.tables.schema import ID, IMAGE, URI, Embed, Layout
 
 Keep = Literal["bytes", "thumbnail", "uri"]
 ImageKind = Literal["bytes", "path", "struct"]
 
-# Tried in this order, letter case ignored. `file_name` is what Hugging Face's metadata.csv calls it.
-IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
-VIDEO_NAMES = ("video", "clip", "movie", "mp4", "webm", "mkv", "mov", "avi", "video_bytes", "bytes")
-_PATH_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "path", "uri")
-# Of columns with the data itself, then of columns with paths.
-_NAMES: Mapping[Looks, tuple[Sequence[str], Sequence[str]]] = {
-    "images": (IMAGE_NAMES, (*IMAGE_NAMES, "image_path", *_PATH_NAMES)),
-    "videos": (VIDEO_NAMES, (*VIDEO_NAMES, "video_path", "clip_path", *_PATH_NAMES)),
-}
 # Columns that hold pictures by their names too, but not clearly: several a row, numbered, or behind a network.
 _NEARLY_NAMED: Mapping[Looks, re.Pattern[str]] = {
     looks: re.compile(rf"({'|'.join(words)})s?([_ -]?(url|uri|link|path|file|file_?name)s?)?([_ -]?\d+)?")
@@ -35,8 +27,6 @@ _NEARLY_NAMED: Mapping[Looks, re.Pattern[str]] = {
         ("videos", ("video", "clip", "movie")),
     )
 }
-TEXT_NAMES = ("text", "caption", "description", "prompt", "title", "alt", "name", "sentence")
-ID_NAMES = ("id", "_id", "__key__", "uuid")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +172,7 @@ def _is_image_data(kind: pa.DataType) -> bool:
 
 def find_image(schema: pa.Schema, looks: Looks) -> str | None:
     """The column that looks like pictures, or videos, by its name and type; None where none does, or several do."""
-    of_data, of_paths = _NAMES[looks]
+    of_data, of_paths = DATA_NAMES[looks], PATH_NAMES[looks]
     named = [name for word in of_data if (name := _find(schema, (word,), _is_image_data)) is not None]
     if len(named) > 1 and named[0].lower() != of_data[0]:
         return None
@@ -234,7 +224,7 @@ def _find_text(source: Source, offered: pa.Schema, *, needed: bool, taken: Seque
     named = _find(offered, TEXT_NAMES, is_text_type)
     if named is not None or not needed:
         return named
-    no_texts = {*taken, *ID_NAMES, *_NAMES[source.looks][1]}
+    no_texts = {*taken, *ID_NAMES, *PATH_NAMES[source.looks]}
     texts = [
         field.name
         for field in offered

@@ -12,12 +12,13 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import allow_models, resolve_spec
-from lance_align.encoders.devices import Precision, check_precision
-from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.devices import Precision
+from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
@@ -54,6 +55,7 @@ def embed(
     keep: Keep = "bytes",
     thumbnail_px: int = 256,
     format: Format | None = None,  # noqa: A002
+    delimiter: str | None = None,
     allow_outside: bool = False,
     fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
@@ -100,10 +102,12 @@ def embed(
         keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
+        delimiter: what separates the cells of CSV files (, ; | or tab); by default recognised in the header line.
         allow_outside: let image paths in the rows lead out of the source's folder.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
-        image_formats: Pillow's names of the image formats that may be decoded.
+        image_formats: names of the image formats that may be decoded, of `lance_align.formats.FORMATS`; suffixes
+            such as jpg are understood. HEIF needs the extra ``heif``.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
         decode_seconds: seconds after which the decoding of one image is given up.
@@ -182,11 +186,13 @@ def embed(
         precision=precision,
     )
     check_executor(executor, options)
-    check_engine(engine)
-    check_precision(precision)
+    check_device(device)
+    check_writable("log file", log_file)
+    limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     spec = resolve_spec(model, revision=revision)
+    check_options(spec, device=device, engine=engine, precision=precision)
     rows = open_source(
         source,
         format=format,
@@ -194,6 +200,7 @@ def embed(
         fetching=fetch_policy(fetch_hosts),
         as_text=[column for column in (image, text, id) if column is not None],
         drop=[column for column in drop if column not in (image, text, id)],  # read for their role, and left behind
+        delimiter=delimiter,
         looks="images" if spec.image.frames is None else "videos",
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
@@ -204,7 +211,7 @@ def embed(
     schema = table_schema(travelling, columns.layout, spec)
     decoder = Decoder(
         image=spec.image,
-        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        limits=limits,
         thumbnail_px=thumbnail_px if columns.keep == "thumbnail" else None,
         seconds=decode_seconds,
         memory_mb=decode_memory_mb,
