@@ -2,9 +2,12 @@
 
 open_source   a path or URI to a `Source`; the format is recognised
 base          `Source` and `Split`: a list of parts made without reading data, and the rows of one part
+schemas       one schema for all files of a source, and their rows read with it
+partitions    columns in the names of folders
 location      pyarrow filesystems, and what paths found in data may point at
 folder        a folder of images
 columnar      Parquet, Arrow IPC and Feather
+pages         the sizes of a Parquet file's pages
 delimited     CSV, and TSV and other relatives
 jsonlines     JSON Lines
 lists         what these two share: lines, ranges of rows, one schema
