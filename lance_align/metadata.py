@@ -89,7 +89,8 @@ def _jpeg(data: bytes) -> Bare:
     JFIF's and Adobe's markers decide how colours are coded, where they are as long as libjpeg asks.
     """
     kept: list[bytes | memoryview] = [data[:2]]
-    exifs, xmp = [], b""
+    exifs: list[bytes] = []
+    xmp = b""
     view, at = memoryview(data), 2
     while data[at] == 0xFF:
         marker = data[at + 1]
@@ -224,7 +225,7 @@ class _Directory(NamedTuple):
         order: of bytes, as `struct` says it.
         is_big: BigTIFF, with 64 bits for offsets.
         start: where the directory stands.
-        count: how many entries it claims.
+        claimed: how many entries it says it has.
         entries: those that are there, as bytes.
     """
 
@@ -232,7 +233,7 @@ class _Directory(NamedTuple):
     order: str
     is_big: bool
     start: int
-    count: int
+    claimed: int
     entries: list[bytes]
 
     @classmethod
@@ -280,7 +281,7 @@ class _Directory(NamedTuple):
 def _tiff(data: bytes) -> Bare:
     """The first directory without other tags, and without a next one; written over the old one, where it fits."""
     directory = _Directory.read(data)
-    if len(directory.entries) < directory.count:
+    if len(directory.entries) < directory.claimed:
         return Bare(data, None)
     kept = [entry for entry in directory.entries if directory.tag(entry) in _TIFF_PICTURE]
     count = struct.pack(directory.order + ("Q" if directory.is_big else "H"), len(kept))
