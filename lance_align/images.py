@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -278,6 +279,11 @@ def read_file(path: Path, limits: DecodeLimits) -> bytes:
         with path.open("rb") as file:
             return file.read(limits.max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # of two slashes a Path keeps one
+            url = str(path).replace(":/", "://", 1)
+            raise RowError(
+                "fetch", f"{url}: nothing is fetched here; expected a local path, or the file's bytes"
+            ) from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RowError("missing", f"{path}: {reason}") from None
 

@@ -109,7 +109,7 @@ def benchmark(
             return [search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)]
         if part == "families":
             return family_lines(scene_pictures(16, size_px=640), caption_mixes(64)["scene captions"], rounds=rounds)
-        return [gpu_lines(directory, rounds=rounds)]
+        return [gpu_lines(directory, rounds=rounds, note=console.print)]
 
     lines: list[Line] = []
     for part in parts:

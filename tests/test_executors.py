@@ -271,3 +271,15 @@ def test_a_run_in_which_no_row_succeeds_fails(tmp_path: Path) -> None:
         embed(source, **options)
     assert len(stored(tmp_path, "t")) == 2
     assert embed(source, **options).lacking == 2  # a re-run finds nothing to do, and says what is missing
+
+
+def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(tmp_path: Path) -> None:
+    from lance_align.jobs.command import command_line
+
+    source = parquet(pictures(2), tmp_path / "in.parquet")
+    with pytest.raises(ArgumentError, match=r"log file .*nowhere/log cannot be written: there is no folder"):
+        embed(source, db=tmp_path, table="t", model="fake", progress=False, log_file=tmp_path / "nowhere" / "log")
+    with pytest.raises(SystemExit) as caught, command_line(report_json=tmp_path / "nowhere" / "report.json"):
+        raise AssertionError("the job began")
+    assert caught.value.code == 1
+    assert not (tmp_path / "t.lance").exists()

@@ -78,6 +78,7 @@ ONCE: list[tuple[Site, Action, bool]] = [
     ("encode", "os_error", True),
     ("encode", "value_error", True),
     ("encode", "cuda_memory", True),
+    ("encode", "cuda_lost", True),
     ("encode", "exit", True),
     ("encode", "kill", True),
     ("encode", "hang", True),
@@ -105,7 +106,7 @@ ONCE_ON_RAY: set[tuple[Site, Action]] = {("after_read", "exit"), ("encode", "han
 
 def ends_a_process(site: Site, action: Action) -> bool:
     """Whether a fault ends the process it meets; decoding has a process of its own."""
-    return action in ("exit", "kill", "hang") and site != "decode"
+    return action in ("exit", "kill", "hang", "cuda_lost") and site != "decode"
 
 
 def runs(faults: list[tuple[Any, ...]], *, always_on_ray: set[tuple[Site, Action]]) -> list[Any]:

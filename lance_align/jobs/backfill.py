@@ -10,13 +10,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lance_align.encoders import is_allowed, resolve_spec
-from lance_align.encoders.devices import Precision, check_precision
-from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.devices import Precision
+from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
@@ -149,13 +149,14 @@ def backfill(
         precision=precision,
     )
     check_executor(executor, options)
+    check_device(device)
+    check_writable("log file", log_file)
     limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
-    check_engine(engine)
-    check_precision(precision)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     filler = Filler(location.uri, vector, storage_options=location.storage_options)
     spec = _trusted(filler)
+    check_options(spec, device=device, engine=engine, precision=precision)
     decoder = Decoder(
         image=spec.image,
         limits=limits,

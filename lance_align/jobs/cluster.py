@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import re
+import shutil
 import socket
 import sys
 import threading
@@ -111,6 +112,24 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def store_notes(store_bytes: float, *, memory: str = "/dev/shm") -> dict[str, str]:  # noqa: S108  it is only measured
+    """What is to be known of the object store of a Ray on this machine alone; Ray's own warning goes unseen.
+
+    Where shared memory is smaller than the store (64 MB in a container of Docker's), Ray keeps the store on the disk.
+
+    Args:
+        store_bytes: of the whole cluster.
+        memory: where shared memory is.
+    """
+    nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+    if len(nodes) > 1 or not os.path.isdir(memory):  # noqa: PTH112  one line
+        return {}
+    room = shutil.disk_usage(memory).total
+    if room >= store_bytes:
+        return {}
+    return {"object_store": f"on the disk (slow): {memory} has {room / 1e6:,.0f} MB, it takes {store_bytes / 1e6:,.0f}"}
 
 
 @contextlib.contextmanager

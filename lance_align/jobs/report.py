@@ -60,6 +60,8 @@ class JobReport:
         gone: rows that the table held when the run began and that the input does not have; None if nobody asked.
         gone_ids: the first 1,000 of their ids, in the table's order.
         removed: how many of them were removed.
+        doubled: rows of the table whose id another of its rows has, since before the run.
+        lacking: rows of the table that earlier runs wrote without a vector or text, with the reason.
         plan: what was chosen for the cluster, by the names of the job's options.
         indexes: what was done about the index of each vector column; empty where nobody asked.
         work: what was done to rows; `embedded` counts the described ones where it is that.
@@ -164,8 +166,8 @@ class JobReport:
         lines += self._life()
         if self.lacking:
             lines.append(
-                f"  {self.lacking:,} rows of the table have no vector, for the reasons in its error column; "
-                "--retry-errors embeds them again"
+                f"  {self.lacking:,} rows that are there have a reason in place of a vector; --retry-errors tries "
+                "them again"
             )
         if self.halved:
             times = "once" if self.halved == 1 else f"{self.halved:,} times"
