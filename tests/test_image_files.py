@@ -236,7 +236,7 @@ def test_formats_are_named_as_people_name_them() -> None:
 
 def test_an_unknown_format_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="image_formats='JPEGG' is not known; expected some of JPEG, PNG"):
-        embed(tmp_path / "nothing is here", db=tmp_path / "db", image_formats=["PNG", "JPEGG"])
+        embed(tmp_path / "nothing is here", db=tmp_path / "db", table="t", image_formats=["PNG", "JPEGG"])
     assert not (tmp_path / "db").exists()
 
 
