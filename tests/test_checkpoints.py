@@ -376,26 +376,6 @@ def test_what_other_programs_write_is_named_with_the_remedy(copy: Path, make: Ca
     _one_line(refused)
 
 
-def test_threads_of_a_new_process_may_all_begin_with_a_model() -> None:
-    """A threaded server's first requests: transformers cannot be imported by two threads at once."""
-    script = (
-        "import threading, lance_align\n"
-        "barrier, found, failed = threading.Barrier(16), [], []\n"
-        "def one(number):\n"
-        "    barrier.wait()\n"
-        "    try:\n"
-        "        if number % 2: found.append(lance_align.resolve_spec('align-tiny').dim)\n"
-        "        else: found.append(len(lance_align.load_encoder('align-tiny').encode_texts(['x'])[0]))\n"
-        "    except BaseException as error: failed.append(repr(error))\n"
-        "threads = [threading.Thread(target=one, args=(number,)) for number in range(16)]\n"
-        "for thread in threads: thread.start()\n"
-        "for thread in threads: thread.join()\n"
-        "print(set(found), failed)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "{256} []", done.stderr
-
-
 def test_what_older_transformers_saved_beside_the_model_is_tolerated(copy: Path) -> None:
     def age(weights: dict[str, torch.Tensor]) -> None:
         weights["text_model.embeddings.position_ids"] = torch.arange(96).unsqueeze(0)

@@ -7,6 +7,8 @@ import copy
 import json
 import logging
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -363,5 +365,46 @@ def test_a_job_says_at_once_that_it_writes_no_vectors_of_16_bits(place: TableLoc
     table = lancedb.connect(place.db).open_table(place.name)
     table.alter_columns({"path": "vector", "data_type": pa.list_(pa.float16(), FAKE_SPEC.dim)})
     table.add([{"id": "new", "image": png(RED)}])  # by LanceDB it works
-    with pytest.raises(TableError, match=r"'vector' .* is fixed_size_list<item: halffloat>\[32\], but a job writes"):
+    with pytest.raises(TableError, match=r"'vector' is fixed_size_list<item: halffloat>\[32\], but a job writes"):
         lance_align.backfill(db=place.db, table=place.name, executor="local")
+
+
+COLD_THREADS = """
+import threading
+import lance_align
+
+barrier, found, failed = threading.Barrier(16), [], []
+
+def spec():
+    return lance_align.resolve_spec("align-tiny").dim
+
+def encoder():
+    return len(lance_align.load_encoder("align-tiny", device="cpu").encode_texts(["x"])[0])
+
+def registry():
+    from lancedb.embeddings import get_registry
+    return get_registry().get("align").create().ndims()
+
+def function():
+    return lance_align.AlignFunction.create().ndims()
+
+def first(use):
+    barrier.wait()
+    try:
+        found.append(use())
+    except BaseException as error:
+        failed.append(repr(error))
+
+threads = [threading.Thread(target=first, args=(use,)) for use in (spec, encoder, registry, function) * 4]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(found == [256] * 16, failed)
+"""
+
+
+def test_threads_of_a_new_process_may_all_begin_at_once() -> None:
+    """A threaded server's first requests. Neither transformers nor LanceDB can be taken while another imports it."""
+    done = subprocess.run([sys.executable, "-c", COLD_THREADS], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True []", done.stderr

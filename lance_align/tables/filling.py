@@ -71,12 +71,6 @@ class Filling:
         for source in filling.sources:
             if source not in schema.names:
                 raise TableError(f"{uri} has no column {source!r} any more, from which {target!r} is made")
-        found = schema.field(target).type
-        if isinstance(filling.spec, ModelSpec) and found != pa.list_(pa.float32(), filling.spec.dim):
-            raise TableError(
-                f"column {target!r} of {uri} is {found}, but a job writes {pa.list_(pa.float32(), filling.spec.dim)}; "
-                "cast it back with table.alter_columns, or attach another vector column"
-            )
         return filling
 
     @classmethod
