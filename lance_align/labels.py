@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lance_align.encoders import load_encoder
 from lance_align.encoders.base import Encoder, Score, Vectors
-from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, label_vectors, probabilities
+from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, check_labels, label_vectors, probabilities
 from lance_align.errors import ArgumentError, ModelError, TableError
 from lance_align.functions import table_function
 from lance_align.spec import ModelSpec
@@ -56,7 +56,8 @@ def add_labels(
             version that was checked out, or it cannot be written.
         ModelError: the model cannot be used, or is not the one that wrote the vectors.
     """
-    if not isinstance(labels, str) and len(labels) < 2:
+    check_labels(labels, template)
+    if len(labels) < 2:
         raise ArgumentError(f"labels are {labels!r:.80}; expected at least two: one alone always has probability 1")
     check_new_name(column, argument="column")
     check_writable(table)

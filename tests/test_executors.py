@@ -277,7 +277,7 @@ def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(tmp
     from lance_align.jobs.command import command_line
 
     source = parquet(pictures(2), tmp_path / "in.parquet")
-    with pytest.raises(ArgumentError, match=r"log file .*nowhere/log cannot be written: No such file"):
+    with pytest.raises(ArgumentError, match=r"log file .*nowhere/log cannot be written: there is no folder"):
         embed(source, db=tmp_path, table="t", model="fake", progress=False, log_file=tmp_path / "nowhere" / "log")
     with pytest.raises(SystemExit) as caught, command_line(report_json=tmp_path / "nowhere" / "report.json"):
         raise AssertionError("the job began")

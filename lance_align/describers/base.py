@@ -56,7 +56,8 @@ class Describer(ABC):
             prompts: what is asked of each, `spec.prompt` filled in; None for `spec.prompt` as it stands.
 
         Raises:
-            ArgumentError: as many prompts as images are expected, or `spec.prompt` names columns and none are given.
+            ArgumentError: one image or prompt where a list is expected, as many prompts as images are expected, or
+                `spec.prompt` names columns and none are given.
         """
 
 

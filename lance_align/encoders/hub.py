@@ -30,6 +30,9 @@ CHECKPOINT_FILES = (
     "vocab.txt",
 )
 
+# What tells a repository of another form, so that the error can name it.
+_MARKS = ("adapter_config.json", "modules.json", "open_clip_config.json")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -56,10 +59,13 @@ def find(
         ModelError: neither; a revision of a directory; or as `download`.
     """
     name = str(model)
-    if name and Path(name).expanduser().is_dir():
+    try:
+        directory = Path(name).expanduser() if name else None
+    except RuntimeError:  # ~ of a user that there is not
+        directory = None
+    if directory is not None and directory.is_dir():
         refuse_revision(name, revision)
-        directory = Path(name).expanduser().resolve()
-        return directory, str(directory), None
+        return directory.resolve(), str(directory.resolve()), None
     if not is_hub_id(name):
         seen = f"not a known name ({known}), not" if known else "not"
         raise ModelError(
@@ -108,7 +114,7 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
     what = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
 
     def snapshot(of: str | None) -> Path:
-        return Path(snapshot_download(repo_id, revision=of, allow_patterns=list(files)))
+        return Path(snapshot_download(repo_id, revision=of, allow_patterns=[*files, *_MARKS]))
 
     try:
         directory = snapshot(revision)

@@ -16,7 +16,7 @@ from lance_align.encoders.checkpoints import locate
 from lance_align.encoders.devices import Precision, full_precision, load_errors, resolve_device, resolve_dtype
 from lance_align.encoders.engines.base import check_options
 from lance_align.encoders.memory import PassSize
-from lance_align.encoders.once import Once
+from lance_align.encoders.once import LOADING, Once
 from lance_align.encoders.pixels import PairTower
 from lance_align.encoders.tokens import Tokens
 from lance_align.encoders.two_towers import opened
@@ -29,7 +29,6 @@ PIXELS_PER_BATCH = {"cpu": 4 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 2
 
 Part = Literal["matcher", "segmenter"]
 
-_lock = threading.Lock()
 _models: dict[tuple[ModelSpec, str, Precision], PairModel] = {}
 
 
@@ -148,7 +147,7 @@ def load_pair_model(
         raise ModelError(f"{str(model)!r} has no weights, so it looks at nothing")
     place = resolve_device(device)
     key = (located.spec, str(place), precision)
-    with _lock:
+    with LOADING:
         if key not in _models:
             _models[key] = PairModel(located.spec, located.directory, device=place, precision=precision)
         _models[key].check(part)

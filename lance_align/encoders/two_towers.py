@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lance_align import visuals
-from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
+from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, check_list, text_reason
 from lance_align.encoders.checkpoints import read_json
 from lance_align.encoders.devices import (
     Precision,
@@ -33,7 +35,7 @@ from lance_align.encoders.once import Once
 from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.tokens import Tokens, batches_by_length
 from lance_align.encoders.weights import Weights
-from lance_align.errors import ArgumentError, ModelError, RowError
+from lance_align.errors import ArgumentError, MissingExtraError, ModelError, RowError
 from lance_align.spec import ModelSpec
 from lance_align.visuals import VisualInput
 
@@ -134,6 +136,7 @@ class TowerEncoder(Encoder):
 
     def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
         """See `Encoder.encode_images`; images are decoded a forward pass at a time."""
+        check_list(images, "images")
         vectors = np.zeros((len(images), self.spec.dim), dtype=np.float32)
         reasons: list[str | None] = [None] * len(images)
         for start in range(0, len(images), self._images_per_batch):
@@ -173,6 +176,7 @@ class TowerEncoder(Encoder):
 
         Texts of similar length share a forward pass, which no vector depends on.
         """
+        check_list(texts, "texts")
         reasons = [text_reason(text) for text in texts]
         good = [row for row, reason in enumerate(reasons) if reason is None]
         places: dict[str, int] = {}
@@ -269,6 +273,22 @@ def opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
     path = directory / "config.json"
     kind = family(spec.family, where=str(path))
     return kind, kind.config(read_json(path), where=str(path)), Weights(directory / "model.safetensors")
+
+
+@functools.lru_cache(maxsize=64)
+def check_whole(spec: ModelSpec, directory: Path) -> None:
+    """Refuse what loading and using the towers would refuse, without loading weights.
+
+    Raises:
+        ModelError: the header of the weights is damaged, tensors are missing, left over or of other shapes than
+            config.json asks for, or the tokenizer is missing or damaged.
+    """
+    kind, config, weights = opened(spec, directory)
+    kind.check_weights(weights)
+    kind.check_towers(config, spec.image, directory, weights)
+    kind.score(weights)
+    with suppress(MissingExtraError):  # pictures can be embedded; the first text says it
+        Tokens(directory, max_tokens=spec.max_tokens)
 
 
 def _checked(spec: ModelSpec, directory: Path) -> tuple[Family, Score]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 import re
 from collections.abc import Sequence
@@ -32,22 +33,84 @@ def hex_hashes(column: pa.ChunkedArray[Any] | pa.Array[Any]) -> tuple[Hashes, ND
 
 
 def text_ids(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
-    """An id column as strings; nulls stay null.
+    r"""An id column as strings; nulls stay null, and different values have different texts.
+
+    The text depends on the value alone, not on its type's width, unit or scale: numbers have no zeros after the last
+    digit behind the point, times none at the end of the second. UUIDs are written with hyphens, bytes of a fixed number
+    in hexadecimal digits, other bytes as the text they are (a byte that is not UTF-8 as ``\xff``).
 
     Raises:
-        SourceError: neither text nor whole numbers.
+        SourceError: a type of `is_id_type` is expected.
     """
-    plain = pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
-    if not is_id_type(plain.type):
-        raise SourceError(f"id column {name!r} is {column.type}; expected text or whole numbers")
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not is_id_type(kind):
+        raise SourceError(f"id column {name!r} is {column.type}; expected {ID_TYPES}")
+    plain = pc.cast(column, kind) if pa.types.is_dictionary(column.type) else column
+    for matches, texts in _ID_TEXTS:
+        if matches(kind):
+            return texts(plain)
     return pc.cast(plain, pa.string())
 
 
-def is_id_type(kind: pa.DataType) -> bool:
-    """Whether values of an Arrow type can be ids."""
+ID_TYPES = "text, whole numbers, decimals, UUIDs, bytes, dates or times"
+
+
+def is_id_type(kind: Any) -> bool:
+    """Whether values of an Arrow type can be ids: those with one text for each value."""
     if isinstance(kind, pa.DictionaryType):
         kind = kind.value_type
-    return is_text_type(kind) or pa.types.is_integer(kind)
+    named = is_text_type(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind) or pa.types.is_date(kind)
+    return named or any(matches(kind) for matches, _ in _ID_TEXTS)
+
+
+def _uuid_texts(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    return _each(column, str)
+
+
+def _bytes_texts(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    return _each(column, _bytes_text)
+
+
+def _bytes_text(value: bytes) -> str:
+    r"""Doubled backslashes keep ``a\xff`` (six characters) apart from ``a`` and the byte FF."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return value.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
+    return text.replace("\\", "\\\\") if "\\x" in text else text
+
+
+def _decimal_texts(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    exact = decimal.Context(prec=100)  # no Arrow decimal has more digits
+    return _each(column, lambda value: format(exact.normalize(value), "f"))
+
+
+def _time_texts(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    texts = pc.cast(column, pa.string())
+    texts = pc.replace_substring_regex(texts, r"(\.\d*?)0+([^\d.].*)?$", r"\1\2")
+    return pc.replace_substring_regex(texts, r"\.([^\d].*)?$", r"\1")
+
+
+def _each(column: pa.ChunkedArray[Any], text: Callable[[Any], str]) -> pa.ChunkedArray[Any]:
+    values: list[Any] = column.to_pylist()
+    return pa.chunked_array([pa.array([None if value is None else text(value) for value in values], pa.string())])
+
+
+def _is_uuid(kind: Any) -> bool:
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid"
+
+
+# Kinds whose text is not Arrow's.
+_ID_TEXTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], pa.ChunkedArray[Any]]], ...] = (
+    (_is_uuid, _uuid_texts),
+    (pa.types.is_fixed_size_binary, lambda column: _each(column, bytes.hex)),
+    (
+        lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind),
+        _bytes_texts,
+    ),
+    (pa.types.is_decimal, _decimal_texts),
+    (lambda kind: pa.types.is_timestamp(kind) or pa.types.is_time(kind), _time_texts),
+)
 
 
 def is_text_type(kind: pa.DataType) -> bool:

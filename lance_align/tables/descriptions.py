@@ -74,6 +74,8 @@ def add_description(
 ) -> None:
     """Give a table, anyone's, a column for texts and one for reasons, both null; one version, where they are missing.
 
+    A column in which another describer has written no text yet, though reasons perhaps, is begun anew.
+
     Args:
         uri: of the Lance dataset.
         column: for the texts; the reasons go into ``{column}_error``.
@@ -91,12 +93,17 @@ def add_description(
         for is_last in attempts():
             dataset: Any = lance.dataset(uri, storage_options=options)
             _check_sources(dataset.schema, description, uri=uri)
-            if _is_there(dataset.schema, column, description, uri=uri):
+            objection = _objection(dataset.schema, column, description, uri=uri)
+            if objection == "":
                 return
+            if objection is not None and _has_text(dataset, column):
+                raise TableError(objection)
             try:
-                stale = error_columns(dataset.schema).get(column)
-                if stale is not None:  # the texts it explained are gone
-                    dataset.drop_columns([stale])
+                stale = {error_columns(dataset.schema).get(column)}  # the texts it explained are gone
+                if objection is not None:
+                    stale |= {column, f"{column}_{ERROR}"}
+                if leaving := [name for name in dataset.schema.names if name in stale]:
+                    dataset.drop_columns(leaving)
                 dataset.add_columns(pa.schema(_fields(dataset.schema, column, description, uri=uri)))
                 return
             except LANCE_ERRORS as error:
@@ -115,22 +122,32 @@ def _fields(schema: pa.Schema, column: str, description: Description, *, uri: st
     ]
 
 
-def _is_there(schema: pa.Schema, column: str, description: Description, *, uri: str) -> bool:
+def _objection(schema: pa.Schema, column: str, description: Description, *, uri: str) -> str | None:
+    """Why a column that a describer writes is not this one; nothing where it is, None where there is no such column.
+
+    Raises:
+        TableError: the column is nobody's known.
+    """
     if column not in schema.names:
-        return False
+        return None
     advice = "choose another column, or drop this one first"
     there = read_description(schema, column)
     if there is None:
         raise TableError(f"{uri} has a column {column!r} that was not made by a describer; {advice}")
     if there.image != description.image:
-        raise TableError(f"{column!r} of {uri} describes {there.image!r}, not {description.image!r}; {advice}")
+        return f"{column!r} of {uri} describes {there.image!r}, not {description.image!r}; {advice}"
     unequal = there.spec.differences(description.spec)
-    if unequal:
-        raise TableError(
-            f"{column!r} of {uri} was written by {there.spec.name!r}, not as {description.spec.name!r} would now: "
-            f"{unequal}; {advice}"
-        )
-    return True
+    if not unequal:
+        return ""
+    return (
+        f"{column!r} of {uri} was written by {there.spec.name!r}, not as {description.spec.name!r} would now: "
+        f"{unequal}; {advice}"
+    )
+
+
+def _has_text(dataset: Any, column: str) -> bool:
+    batches = dataset.scanner(columns=[column]).to_batches()
+    return any(batch.column(column).null_count < len(batch) for batch in batches)
 
 
 def _check_sources(schema: pa.Schema, description: Description, *, uri: str) -> None:

@@ -60,7 +60,8 @@ class Filling:
         """Read it from a table's schema.
 
         Raises:
-            TableError: no model is attached to the column, or one of the columns is missing.
+            TableError: no model is attached to the column, it is of another type than vectors are written in, or one of
+                the columns is missing.
         """
         filling = cls._described(schema, target) or cls._embedded(schema, target)
         if filling is None or target not in schema.names:
@@ -70,6 +71,12 @@ class Filling:
         for source in filling.sources:
             if source not in schema.names:
                 raise TableError(f"{uri} has no column {source!r} any more, from which {target!r} is made")
+        found = schema.field(target).type
+        if isinstance(filling.spec, ModelSpec) and found != pa.list_(pa.float32(), filling.spec.dim):
+            raise TableError(
+                f"column {target!r} of {uri} is {found}, but a job writes {pa.list_(pa.float32(), filling.spec.dim)}; "
+                "cast it back with table.alter_columns, or attach another vector column"
+            )
         return filling
 
     @classmethod

@@ -13,7 +13,7 @@ from lance_align.errors import ModelError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.layout import ERROR, EmbeddedColumn
 
-FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is registered under
+FUNCTION = "align"  # the name `lance_align.embedding_function.AlignFunction` is registered under
 FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
 SPEC_KEY = b"lance_align:spec"
 TABLE_KEY = b"lance_align:table"  # a random number, since the table was created

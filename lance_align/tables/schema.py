@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection
 from typing import Any
 
@@ -119,8 +120,8 @@ def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
             raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
         if is_refused(name):
             raise TableError(
-                f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period, no "
-                "backtick), or leave it out with drop (--drop)"
+                f"column name {name!r} is refused by Lance (expected: not empty, no period, no backtick); leave it out "
+                f"with --drop {shlex.quote(name)}, or rename it in the input"
             )
         seen.add(name)
     if layout.text is not None and layout.embed != "image" and layout.text not in seen:
@@ -135,7 +136,8 @@ def _check_type(field: pa.Field[Any]) -> None:
         stored = LanceSchema.from_pyarrow(pa.schema([field])).to_pyarrow().field(0).type
     except (ValueError, OSError, pa.ArrowException) as error:
         raise TableError(
-            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or drop it"
+            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or leave it "
+            f"out with --drop {shlex.quote(field.name)}"
         ) from error
     is_json = isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name == "arrow.json"
     if stored != field.type and not is_json:  # JSON comes back as JSON, though kept as binary (measured, pylance 14)

@@ -5,7 +5,10 @@ base          `Source` and `Split`: a list of parts made without reading data, a
 location      pyarrow filesystems, and what paths found in data may point at
 folder        a folder of images
 columnar      Parquet, Arrow IPC and Feather
-lists         CSV and JSON Lines
+delimited     CSV, and TSV and other relatives
+jsonlines     JSON Lines
+lists         what these two share: lines, ranges of rows, one schema
+roles         names by which columns are recognised
 webdataset    tar shards
 lance_table   another Lance or LanceDB table
 """

@@ -15,9 +15,10 @@ from lance_align.errors import SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.sources.base import Looks, Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
+from lance_align.jobs.sources.delimited import open_csv
 from lance_align.jobs.sources.folder import is_one_of, open_folder
+from lance_align.jobs.sources.jsonlines import open_jsonl
 from lance_align.jobs.sources.lance_table import open_lance
-from lance_align.jobs.sources.lists import open_csv, open_jsonl
 from lance_align.jobs.sources.location import Location, first_line, locate
 from lance_align.jobs.sources.webdataset import open_webdataset
 
@@ -32,14 +33,17 @@ _SUFFIXES: dict[str, Format] = {
     ".feather": "arrow",
     ".csv": "csv",
     ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
     ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
     ".tar": "webdataset",
     ".tar.gz": "webdataset",
     ".tgz": "webdataset",
 }
-_SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .jsonl, .tar or .lance"
+_SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .tsv, .jsonl, .tar or .lance"
 
 
 def open_source(
@@ -49,6 +53,8 @@ def open_source(
     allow_outside: bool = False,
     fetching: FetchPolicy = NO_URLS,
     as_text: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    delimiter: str | None = None,
     looks: Looks = "images",
 ) -> Source:
     """Open what a user named; nothing but listings, footers and lists of paths is read.
@@ -58,13 +64,15 @@ def open_source(
         format: None to recognise it by suffix and content.
         allow_outside: let image paths in the rows lead out of the source's own folder.
         fetching: the hosts that URLs in the rows may name.
-        as_text: columns of a CSV file to keep as text.
+        as_text: columns of CSV or JSON Lines to keep as text, because they play a role.
+        drop: columns of files or tables of rows that are not looked at; those of folders and tar shards are fixed.
+        delimiter: what separates the cells of CSV files; None to recognise it in the header line.
         looks: which files of a folder or tar shard are the rows' pictures.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
-    source = _opened(uri, format, allow_outside, tuple(as_text), looks)
+    source = _opened(uri, format, allow_outside, tuple(as_text), tuple(drop), delimiter, looks)
     references = dataclasses.replace(source.references, fetching=fetching)
     return dataclasses.replace(source, references=references, looks=looks)
 
@@ -74,6 +82,8 @@ def _opened(
     format: Format | None,  # noqa: A002
     allow_outside: bool,
     as_text: tuple[str, ...],
+    drop: tuple[str, ...],
+    delimiter: str | None,
     looks: Looks,
 ) -> Source:
     if format is not None and format not in get_args(Format):
@@ -88,14 +98,25 @@ def _opened(
             raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
         folder, files = (location.parent() if kind == "images" else location), [location.path]
     elif format == "lance" or (format is None and _is_lance(location)):
-        return open_lance(location, allow_outside=allow_outside)
+        return open_lance(location, allow_outside=allow_outside, drop=drop)
     else:
         every = [found.path for found in location.files()]
         kind = format or _format_of_folder(location, every, looks)
         folder, files = location, [path for path in every if kind in (_format_by_name(path, looks), "images")]
         if not files:
             raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
-    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
+    if delimiter is not None and kind != "csv":
+        raise SourceError(f"a delimiter was named, but {location.uri} is {kind}; only CSV has one")
+    return _open(
+        kind,
+        folder,
+        files,
+        allow_outside=allow_outside,
+        as_text=as_text,
+        drop=drop,
+        delimiter=delimiter,
+        looks=looks,
+    )
 
 
 def _open(
@@ -105,18 +126,22 @@ def _open(
     *,
     allow_outside: bool,
     as_text: tuple[str, ...],
+    drop: tuple[str, ...],
+    delimiter: str | None,
     looks: Looks,
 ) -> Source:
     if kind == "images":
         return open_folder(location, files, allow_outside=allow_outside, looks=looks)
     if kind == "parquet":
-        return open_parquet(location, files, allow_outside=allow_outside)
+        return open_parquet(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "arrow":
-        return open_arrow(location, files, allow_outside=allow_outside)
+        return open_arrow(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "csv":
-        return open_csv(location, files, allow_outside=allow_outside, as_text=as_text)
+        return open_csv(
+            location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, delimiter=delimiter, looks=looks
+        )
     if kind == "jsonl":
-        return open_jsonl(location, files, allow_outside=allow_outside)
+        return open_jsonl(location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, looks=looks)
     return open_webdataset(location, files, allow_outside=allow_outside)
 
 
@@ -145,7 +170,7 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
     if by_name is not None:
         return by_name
     try:
-        with location.filesystem.open_input_stream(location.path, compression=None) as stream:
+        with location.filesystem.open_input_stream(location.path, compression="detect") as stream:
             head = stream.read(512)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{location.uri} cannot be read: {first_line(error)}") from error
@@ -155,6 +180,10 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
         return "arrow"
     if head[257:262] == b"ustar":
         return "webdataset"
+    if (
+        head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
+    ):  # data sets in JSON Lines are often called .json
+        return "jsonl"
     raise SourceError(f"the format of {location.uri} is not known by its name or content; say it with --format")
 
 
