@@ -15,6 +15,8 @@ from lance_align.encoders.segmenting import segmenter
 from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE
 from lance_align.errors import ArgumentError, TableError
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import check_writable
+from lance_align.tables.names import check_new_name
 from lance_align.tables.schema import IMAGE
 
 BATCH_ROWS = 64  # of pictures: of 5 MB each, 320 MB
@@ -50,13 +52,16 @@ def add_areas(
         The version of the table that has the columns, float32, from 0 to 1.
 
     Raises:
-        ArgumentError: as `lance_align.segment`, or two labels would share a column.
-        TableError: there is no such image column, one of the new columns is there already, or the table cannot be
-            written.
+        ArgumentError: as `lance_align.segment`, two labels would share a column, or the prefix cannot be in a name.
+        TableError: there is no such image column, one of the new columns is there already, the table stands at a
+            version that was checked out, or it cannot be written.
         ModelError: as `lance_align.segment`.
     """
+    check_writable(table)
     looking = segmenter(labels, template=template, model=model, revision=revision, device=device)
     names = _columns(labels, prefix)
+    for name in names:
+        check_new_name(name, argument="column")
     fields: list[pa.Field[Any]] = [pa.field(name, pa.float32()) for name in names]
     schema = pa.schema(fields)
     _check_columns(table, names, image_column)

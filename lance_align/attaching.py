@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ from lance_align.errors import ArgumentError, LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.layout import ERROR, TAKEN_NAMES, VECTOR, EmbeddedColumn
+from lance_align.tables.handles import check_writable
+from lance_align.tables.layout import CONTENT_HASH, ERROR, TEXT_VECTOR, VECTOR, VECTOR_CRC32, EmbeddedColumn
 from lance_align.tables.metadata import (
     ERROR_OF_KEY,
     FINGERPRINT_KEY,
@@ -19,10 +21,12 @@ from lance_align.tables.metadata import (
     embedded_column,
     error_column,
     error_columns,
+    function_objection,
     metadata_with,
     read_functions,
     read_specs,
 )
+from lance_align.tables.names import check_new_name, quoted
 
 DEFAULT_MODEL = "align-tiny"
 
@@ -44,7 +48,8 @@ def attach(
     rewritten: columns, indexes, versions and other embedding functions stay as they are.
 
     It takes two versions, the columns first. Stopped between them, or called again, it does what is missing;
-    where nothing is, no version is made.
+    where nothing is, no version is made. A column that was renamed is declared again by its new name and its model;
+    one that was dropped binds nobody, and the reasons and checksums that it left behind make place for new ones.
 
     Args:
         table: an open LanceDB table (of the synchronous API); it is moved to the new version.
@@ -63,11 +68,12 @@ def attach(
     Raises:
         ArgumentError: neither image nor text is given, or both.
         TableError: the source column is missing or of a type that cannot be embedded, the vector column is there and
-            belongs to another model or source or holds vectors nobody knows the model of, or the table cannot be
-            written.
+            belongs to another model or source or holds vectors nobody knows the model of, the table stands at a
+            version that was checked out, or it cannot be written.
         ModelError: the model cannot be found.
     """
     column = _column(image=image, text=text, vector=vector)
+    check_writable(table)
     named = resolve_spec(model, revision=revision) if isinstance(model, str) else model
     with lance_failures("attach a model to", str(table.name)):
         for is_last in attempts():
@@ -89,21 +95,52 @@ def attach(
 def _attach(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name: str) -> None:
     """Make what is missing; each step is refused by Lance if somebody else changed columns or metadata meanwhile."""
     _check_source(dataset.schema, column, name=name)
-    _check_vector(dataset, column, spec, name=name)
-    missing = _missing_columns(dataset.schema, column, spec, name=name)
+    former = _former_name(dataset.schema, column.vector, spec)
+    _check_vector(dataset, column, spec, name=name, former=former)
+    stale = [] if column.vector in dataset.schema.names else _stale_columns(dataset.schema, column.vector)
+    missing = _missing_columns(dataset.schema, column, spec, name=name, stale=stale, former=former)
+    reason = None if former is None else error_columns(dataset.schema).get(former)
+    if stale:
+        dataset.drop_columns([field.name for field in stale])
     if missing:
         dataset.add_columns(pa.schema(missing))
+    if reason is not None:
+        dataset.update_field_metadata({reason: {_text(ERROR_OF_KEY): column.vector}})
     schema: pa.Schema = dataset.schema
-    if embedded_column(schema, column.vector) != column or read_specs(schema).get(column.vector) != spec:
+    sound = read_specs(schema).get(column.vector) == spec and function_objection(schema, column.vector, spec) is None
+    if not sound or embedded_column(schema, column.vector) != column:
         wanted = metadata_with(schema, column, spec)
         dataset.update_schema_metadata({_text(key): _text(value) for key, value in wanted.items()})
+
+
+def _stale_columns(schema: pa.Schema, vector: str) -> list[pa.Field[Any]]:
+    """What was written about vectors that are gone, and would be taken for said of those that come in their place."""
+    own = error_columns(schema).get(vector)
+    if own is not None:
+        return [schema.field(own)]
+    made_by_job = {ERROR, CONTENT_HASH, VECTOR_CRC32} <= set(schema.names) and vector in (VECTOR, TEXT_VECTOR)
+    shared = any(name in schema.names and error_column(schema, name) == ERROR for name in (VECTOR, TEXT_VECTOR))
+    if not made_by_job or shared or error_column(schema, vector) != ERROR:
+        return []
+    return [schema.field(ERROR), schema.field(VECTOR_CRC32)]
+
+
+def _former_name(schema: pa.Schema, vector: str, spec: ModelSpec) -> str | None:
+    """The name under which the table knows a column of vectors that was renamed; None where it knows the present one.
+
+    A name that is gone and of the same model is taken for the former one: nothing else tells it from a stranger's.
+    """
+    recorded = read_specs(schema)
+    if vector not in schema.names or vector in recorded:
+        return None
+    gone = (name for name, there in recorded.items() if name not in schema.names)
+    return next((name for name in gone if recorded[name].fingerprint == spec.fingerprint), None)
 
 
 def _column(*, image: str | None, text: str | None, vector: str) -> EmbeddedColumn:
     if (image is None) == (text is None):
         raise ArgumentError(f"image={image!r} and text={text!r}; expected exactly one of them, the column to embed")
-    if not vector or "." in vector or vector in TAKEN_NAMES:
-        raise ArgumentError(f"vector={vector!r} cannot be a column's name; it must not be empty or contain a period")
+    check_new_name(vector, argument="vector")
     if image is not None:
         return EmbeddedColumn(source=image, vector=vector, kind="image")
     return EmbeddedColumn(source=str(text), vector=vector, kind="text")
@@ -121,17 +158,21 @@ def _check_source(schema: pa.Schema, column: EmbeddedColumn, *, name: str) -> No
         raise TableError(f"column {column.source!r} of table {name!r} is {kind}; expected {expected}")
 
 
-def _check_vector(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name: str) -> None:
+def _check_vector(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name: str, former: str | None) -> None:
     """Refuse to write over, or beside, what another model, function or source has to do with the column."""
     schema: pa.Schema = dataset.schema
     vector = column.vector
+    entries = read_functions(schema)
+    if vector not in schema.names:
+        return  # a column that is gone binds nobody
     place = f"column {vector!r} of table {name!r}"
     advice = "choose another name for the vector column"
-    ours = embedded_column(schema, vector)
-    entry = next((entry for entry in read_functions(schema) if entry.get("vector_column") == vector), None)
-    if entry is not None and ours is None:
+    entry = next((entry for entry in entries if entry.get("vector_column") == vector), None)
+    ours = _declared(schema, former or vector)
+    if entry is not None and ours is None and vector not in read_specs(schema):
         raise TableError(f"{place} belongs to the embedding function {entry.get('name')!r}, not to ours; {advice}")
-    if ours is not None and ours != column:
+    source_differs = ours is not None and ours.source != column.source and ours.source in schema.names
+    if ours is not None and (ours.kind != column.kind or source_differs):
         raise TableError(
             f"{place} is made from the {ours.kind} column {ours.source!r}, not from the {column.kind} column "
             f"{column.source!r}; {advice}"
@@ -142,16 +183,31 @@ def _check_vector(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name
             f"{place} belongs to {known[0]} with fingerprint {known[1]}, not to {spec.name!r} with fingerprint "
             f"{spec.fingerprint}; {advice}"
         )
-    if vector not in schema.names:
-        return
     field = schema.field(vector)
     if field.type != pa.list_(pa.float32(), spec.dim) or not field.nullable:
         raise TableError(
             f"{place} is {field.type}{'' if field.nullable else ' not null'}, but vectors of {spec.name!r} are "
             f"{pa.list_(pa.float32(), spec.dim)}, null where a row cannot be embedded; {advice}"
         )
-    if known is None and dataset.count_rows(f"{_quoted(vector)} IS NOT NULL"):
-        raise TableError(f"{place} holds vectors, and the table does not say which model made them; {advice}")
+    if known is None and former is None and dataset.count_rows(f"{quoted(vector)} IS NOT NULL"):
+        raise TableError(
+            f"{place} holds vectors, and the table does not say which model made them; {advice}, or "
+            "the model that made them, where the column was renamed"
+        )
+
+
+def _declared(schema: pa.Schema, vector: str) -> EmbeddedColumn | None:
+    """What our function's entry says of a column; None for no entry, or for one that is damaged beside a whole record.
+
+    Raises:
+        TableError: the entry is damaged, and nothing else tells whose column it is.
+    """
+    try:
+        return embedded_column(schema, vector)
+    except TableError:
+        if vector not in read_specs(schema):
+            raise
+        return None
 
 
 def _known_model(schema: pa.Schema, vector: str, entry: dict[str, Any] | None) -> tuple[str, str] | None:
@@ -168,24 +224,29 @@ def _known_model(schema: pa.Schema, vector: str, entry: dict[str, Any] | None) -
     return None
 
 
-def _missing_columns(schema: pa.Schema, column: EmbeddedColumn, spec: ModelSpec, *, name: str) -> list[pa.Field[Any]]:
+def _missing_columns(
+    schema: pa.Schema,
+    column: EmbeddedColumn,
+    spec: ModelSpec,
+    *,
+    name: str,
+    stale: Sequence[pa.Field[Any]],
+    former: str | None,
+) -> list[pa.Field[Any]]:
     vector = column.vector
     missing: list[pa.Field[Any]] = []
     if vector not in schema.names:
         marks: dict[bytes | str, bytes | str] = {FINGERPRINT_KEY: spec.fingerprint.encode()}
         missing.append(pa.field(vector, pa.list_(pa.float32(), spec.dim), metadata=marks))
-    by_embed_job = vector in read_specs(schema) and vector in schema.names and error_column(schema, vector) == ERROR
-    if vector in error_columns(schema) or (by_embed_job and ERROR in schema.names):
-        return missing
+    known = vector in read_specs(schema) or former is not None
+    by_embed_job = known and vector in schema.names and error_column(schema, vector) == ERROR
+    if stale or {vector, former} & set(error_columns(schema)) or (by_embed_job and ERROR in schema.names):
+        return [*missing, *stale]
     error = ERROR if ERROR not in (*schema.names, vector) else f"{vector}_{ERROR}"
     if error in schema.names:
         raise TableError(f"table {name!r} has a column {error!r} already, the name that {vector!r} needs; rename one")
     missing.append(pa.field(error, pa.string(), metadata={ERROR_OF_KEY: vector.encode()}))
     return missing
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _text(value: bytes | str) -> str:

@@ -44,6 +44,7 @@ Action = Literal[
     "value_error",  # raises ValueError
     "memory_error",  # raises MemoryError
     "cuda_memory",  # raises RuntimeError as torch words it
+    "cuda_lost",  # the same of a lost GPU, and from then on for all that comes by the site in this process
     "exit",  # os._exit(70)
     "kill",  # SIGKILL to itself
     "segfault",  # SIGSEGV to itself
@@ -54,6 +55,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 
 _ROWS = struct.Struct("<q")  # one reach in a count file: its rows
 _folder = os.environ.get(VARIABLE) or None
+_lost: set[Path] = set()  # counts of the sites where this process met a "cuda_lost"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,8 @@ def _reach(folder: Path, site: Site, data: bytes | Callable[[], bytes], rows: in
     counts = folder / plan[0]
     try:
         count(counts / site, rows)
+        if counts / site in _lost:
+            _act(Fault(site=site, action="cuda_lost"), folder)
         for number, fault in enumerate(plan[1]):
             if fault.site != site or rows <= fault.more_than_rows:
                 continue
@@ -149,6 +153,8 @@ def _reach(folder: Path, site: Site, data: bytes | Callable[[], bytes], rows: in
                 continue
             if _fires(fault, count(counts / f"matched-{number}", rows)):
                 count(counts / f"fired-{number}", rows)
+                if fault.action == "cuda_lost":
+                    _lost.add(counts / site)
                 _act(fault, folder)
     except FileNotFoundError:
         return  # the test has ended and took its counts away
@@ -172,6 +178,8 @@ def _act(fault: Fault, folder: Path) -> None:
             raise MemoryError("injected fault")
         case "cuda_memory":
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB (injected fault)")
+        case "cuda_lost":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (injected fault)")
         case "exit":
             os._exit(70)
         case "kill":

@@ -1,7 +1,8 @@
-"""Bytes to RGB pixels: the only door for untrusted images, and the only file that opens them.
+"""Bytes to RGB pixels: the only door for untrusted images.
 
 Whatever a file holds, the answer is an upright RGB image, a model's pixels, or a `RowError`; the header is checked
-before pixels are decoded. Pillow is imported when the first image is decoded, so that text-only use works without it.
+before pixels are decoded (`image_files`). Pillow is imported when the first image is decoded, so that text-only use
+works without it.
 
 For a model's pixels (`read_pixels`, `pixels_and_thumbnail`) a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size,
 which libjpeg does while it transforms its blocks. The scale depends on the file and the model alone, so that every door
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.errors import MissingExtraError, RowError
+from lance_align.errors import RowError
+from lance_align.image_files import DEFAULT_LIMITS as DEFAULT_LIMITS
+from lance_align.image_files import Box, Loaded, bands, load_file, pillow
+from lance_align.image_files import DecodeLimits as DecodeLimits
+from lance_align.image_files import check_size as check_size
+from lance_align.metadata import orientation_of
 from lance_align.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -29,31 +36,8 @@ if TYPE_CHECKING:
 # What the encoders and the LanceDB function take for one image; None stays None.
 ImageInput: TypeAlias = "bytes | bytearray | memoryview | str | Path | Image | NDArray[np.uint8]"
 Pixels: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
-Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 _T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeLimits:
-    """What an image may be before it is decoded.
-
-    Attributes:
-        formats: Pillow format names that may be opened. TIFF is left out by default: its decoders have the longest
-            history of memory faults.
-        max_pixels: width times height of the header. Decoding 64 Mi pixels takes up to 0.8 GB (WebP: 1.2 GB); Pillow
-            opens nothing above 178,956,970.
-        max_bytes: size of the file.
-    """
-
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-    max_pixels: int = 64 * 2**20
-    max_bytes: int = 256 * 2**20
-
-
-DEFAULT_LIMITS = DecodeLimits()
-
-DEEP_BAND_PIXELS = 2**20
 
 # A JPEG is decoded with at least this many times the pixels, in each direction, that a resize or thumbnail needs.
 HEADROOM = 2
@@ -63,7 +47,16 @@ LEAST_SCALED_PX = 512
 # Pictures whose aspect ratio is kept: what is longer loses its ends before it is resized.
 LONGEST = 32
 
-_ORIENTATION = 0x0112  # of EXIF; 5 to 8 exchange width and height
+# What to do with a picture of an orientation: Pillow's transpositions, as in ImageOps.exif_transpose.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
@@ -75,12 +68,12 @@ def decode(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAU
         RowError: `empty`, `too_large`, `format`, `unreadable` or `memory`; no other exception leaves this function.
         MissingExtraError: Pillow is not installed.
     """
-    return _decode(data, limits, lambda image, _: _rgb(_upright(image)))
+    return _decode(data, limits, lambda loaded: _rgb(_upright(loaded)))
 
 
 def decode_rgba(data: bytes | bytearray | memoryview, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """As `decode`, but an RGBA image: for artwork that is to be laid on a background."""
-    return _decode(data, limits, lambda image, _: _upright(image).convert("RGBA"))
+    return _decode(data, limits, lambda loaded: _upright(loaded).convert("RGBA"))
 
 
 def pixels_and_thumbnail(
@@ -112,19 +105,19 @@ def pixels_and_thumbnail(
     """
     needed = max(HEADROOM * max(spec.resize), LEAST_SCALED_PX)
 
-    def finish(image: Image, box: Box | None) -> tuple[Pixels, bytes | None]:
-        if box is None:
-            image = _upright(image)  # before the resize: a quarter turn afterwards would round differently
-        image = _flattened(image)
-        pixels = _squashed(image, spec, box)
-        if thumbnail_px is None or (box is not None and max(image.size) < HEADROOM * thumbnail_px):
+    def finish(loaded: Loaded) -> tuple[Pixels, bytes | None]:
+        if loaded.box is None:  # before the resize: a quarter turn afterwards would round differently
+            loaded = Loaded(_upright(loaded), 1)
+        loaded = dataclasses.replace(loaded, image=_flattened(loaded.image))
+        pixels = _squashed(loaded, spec)
+        if thumbnail_px is None or (loaded.box is not None and max(loaded.image.size) < HEADROOM * thumbnail_px):
             return pixels, None
-        return pixels, _shrunk(image, thumbnail_px)
+        return pixels, _shrunk(loaded, thumbnail_px)
 
     pixels, thumbnail = _decode(data, limits, finish, scaled_to=needed)
     if thumbnail_px is not None and thumbnail is None:
         needed = HEADROOM * thumbnail_px
-        thumbnail = _decode(data, limits, lambda image, _: _shrunk(_flattened(image), thumbnail_px), scaled_to=needed)
+        thumbnail = _decode(data, limits, lambda loaded: _shrunk(loaded, thumbnail_px), scaled_to=needed)
     return pixels, thumbnail
 
 
@@ -152,40 +145,23 @@ def read_pixels(value: ImageInput, spec: ImageSpec, *, limits: DecodeLimits = DE
     return to_pixels(load(value), spec)
 
 
-def check_size(data: bytes | bytearray | memoryview, *, limits: DecodeLimits) -> None:
-    """Refuse a file by its length alone.
-
-    Raises:
-        RowError: `empty` or `too_large`.
-    """
-    if len(data) == 0:
-        raise RowError("empty", "zero bytes")
-    if len(data) > limits.max_bytes:
-        raise RowError("too_large", f"{len(data)} bytes, the limit is {limits.max_bytes}")
-
-
 def _decode(
     data: bytes | bytearray | memoryview,
     limits: DecodeLimits,
-    finish: Callable[[Image, Box | None], _T],
+    finish: Callable[[Loaded], _T],
     *,
     scaled_to: int | None = None,
 ) -> _T:
-    """What `finish` makes of the decoded image; see `_open`."""
-    pil = _pillow()
+    """What `finish` makes of the decoded image; see `load_file`."""
+    pil = pillow()
     check_size(data, limits=limits)
     try:
         with warnings.catch_warnings():
             # Pillow warns of decompression bombs and of odd metadata; the limits below answer both.
             warnings.simplefilter("ignore")
-            return _open(pil, data, limits, finish, scaled_to)
+            return finish(load_file(pil, data, limits, scaled_to))
     except RowError:
         raise
-    except pil.UnidentifiedImageError:
-        allowed = ", ".join(limits.formats)
-        raise RowError(
-            "format", f"not an image of an allowed format ({allowed}); starts with {bytes(data[:8])!r}"
-        ) from None
     except pil.Image.DecompressionBombError:  # Pillow's own limit, whatever ours is
         most = min(limits.max_pixels, 2 * pil.Image.MAX_IMAGE_PIXELS)
         raise RowError("too_large", f"more pixels than the limit of {most}") from None
@@ -195,38 +171,24 @@ def _decode(
         raise RowError("unreadable", f"{type(error).__name__}: {error}") from None
 
 
-def _open(
-    pil: Any,
-    data: bytes | bytearray | memoryview,
-    limits: DecodeLimits,
-    finish: Callable[[Image, Box | None], _T],
-    scaled_to: int | None,
-) -> _T:
-    """Open, check, decode.
-
-    Args:
-        scaled_to: least pixels of either side of a JPEG that may be scaled; None for full size.
-        finish: is given the decoded image, not yet turned upright, and the part of it that is the picture where it was
-            scaled: of 4001 pixels at 1/8, 500.125 of 501. None where it was not.
-    """
-    with pil.Image.open(io.BytesIO(data), formats=limits.formats) as image:
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise RowError("too_large", f"{width}x{height} pixels, the limit is {limits.max_pixels} in all")
-        drafted = image.draft(None, (scaled_to, scaled_to)) if scaled_to else None  # None for all but JPEG and MPO
-        image.load()
-        return finish(image, drafted[1] if drafted and image.size != (width, height) else None)
-
-
 def to_rgb(image: Image) -> Image:
     """An upright 8-bit RGB copy of a loaded Pillow image of any mode; EXIF orientation is applied, alpha is dropped."""
-    return _rgb(_pillow().ImageOps.exif_transpose(image))
+    image.load()
+    return _rgb(_turned(image, orientation_of(image)))
 
 
-def _upright(image: Image) -> Image:
-    """The image itself, turned as EXIF says; as a copy, all pixels would be held once more at the peak."""
-    _pillow().ImageOps.exif_transpose(image, in_place=True)
-    return image
+def _turned(image: Image, orientation: int) -> Image:
+    """The image as it is seen; itself where it need not be turned."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(pillow().Image.Transpose[turn])
+
+
+def _upright(loaded: Loaded) -> Image:
+    """As `_turned`, of an image that is closed, for its pixels would be held once more at the peak."""
+    upright = _turned(loaded.image, loaded.orientation)
+    if upright is not loaded.image:
+        loaded.image.close()
+    return upright
 
 
 def _rgb(image: Image) -> Image:
@@ -247,18 +209,20 @@ def _flattened(image: Image) -> Image:
 def _deep_to_grey(image: Image) -> Image:
     """16- and 32-bit grey to 8 bits: Pillow's own conversion clips at 255 and turns such pictures white.
 
+    16 bits are divided by 257; 32 bits by what makes the brightest 255, integers by 257 at least.
+
     Some rows at a time: as float64, 64 Mi pixels would take 537 MB more than once.
     """
     width, height = image.size
-    rows = max(1, DEEP_BAND_PIXELS // width)
-    bands = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    parts = bands(image)
     brightest = 65535.0
-    if image.mode == "F":
-        brightest = max(1e-12, *(float(_deep_values(image, band).max(initial=0.0)) for band in bands))
+    if image.mode in ("F", "I"):
+        least = 1e-12 if image.mode == "F" else brightest
+        brightest = max(least, *(float(_deep_values(image, band).max(initial=0.0)) for band in parts))
     grey = np.empty((height, width), dtype=np.uint8)
-    for band in bands:
+    for band in parts:
         grey[band[1] : band[3]] = np.clip(_deep_values(image, band) * (255.0 / brightest), 0, 255)
-    return _pillow().Image.fromarray(grey)  # type: ignore[no-any-return]
+    return pillow().Image.fromarray(grey)  # type: ignore[no-any-return]
 
 
 def _deep_values(image: Image, band: tuple[int, int, int, int]) -> NDArray[np.float64]:
@@ -280,7 +244,7 @@ def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
         return decode(read_file(Path(value), limits), limits=limits)
     if isinstance(value, np.ndarray):
         return _from_array(value)
-    pil = _pillow()
+    pil = pillow()
     if isinstance(value, pil.Image.Image):
         try:
             return to_rgb(value)
@@ -294,18 +258,20 @@ def load(value: ImageInput, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
 def picture(value: ImageInput, *, max_side_px: int, limits: DecodeLimits = DEFAULT_LIMITS) -> Image:
     """As `load`, reduced to `max_side_px` on the longest side; a large JPEG is decoded at a part of its size."""
 
-    def finish(image: Image, box: Box | None) -> Image:
-        width, height = image.size if box is None else box[2:]
+    def finish(loaded: Loaded) -> Image:
+        width, height = loaded.image.size if loaded.box is None else loaded.box[2:]
         share = min(1.0, max_side_px / max(width, height))
         size = (max(1, round(width * share)), max(1, round(height * share)))
-        flat = _rgb(image)
-        return _upright(flat if flat.size == size else flat.resize(size, _pillow().Image.Resampling.BICUBIC, box))
+        small = _rgb(loaded.image)
+        if small.size != size:
+            small = small.resize(size, pillow().Image.Resampling.BICUBIC, loaded.box)
+        return _turned(small, loaded.orientation)
 
     if isinstance(value, (str, Path)):
         value = read_file(Path(value), limits)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _decode(value, limits, finish, scaled_to=max_side_px)
-    return finish(load(value), None)
+    return finish(Loaded(load(value), 1))
 
 
 def read_file(path: Path, limits: DecodeLimits) -> bytes:
@@ -313,6 +279,11 @@ def read_file(path: Path, limits: DecodeLimits) -> bytes:
         with path.open("rb") as file:
             return file.read(limits.max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        if re.match(r"[A-Za-z][\w+.-]+:/", str(path)):  # of two slashes a Path keeps one
+            url = str(path).replace(":/", "://", 1)
+            raise RowError(
+                "fetch", f"{url}: nothing is fetched here; expected a local path, or the file's bytes"
+            ) from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RowError("missing", f"{path}: {reason}") from None
 
@@ -327,7 +298,7 @@ def _from_array(array: NDArray[Any]) -> Image:
         raise RowError("type", f"array {array.dtype} {array.shape}; expected uint8 (height, width[, 1, 3 or 4])")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    image: Image = _pillow().Image.fromarray(np.ascontiguousarray(array))
+    image: Image = pillow().Image.fromarray(np.ascontiguousarray(array))
     return image.convert("RGB")
 
 
@@ -339,22 +310,20 @@ def to_pixels(image: Image, spec: ImageSpec) -> Pixels:
     Returns:
         uint8 ``(crop height, crop width, 3)``; scaling to floats happens beside the model.
     """
-    return _squashed(image, spec, None)
+    return _squashed(Loaded(image, 1), spec)
 
 
-def _squashed(image: Image, spec: ImageSpec, box: Box | None) -> Pixels:
-    """As `to_pixels`, of a part of the image; with a box, the image is turned upright once it is small."""
-    pil = _pillow()
+def _squashed(loaded: Loaded, spec: ImageSpec) -> Pixels:
+    """As `to_pixels`, of a part of the image; it is turned upright once it is small."""
+    pil = pillow()
     resample = pil.Image.Resampling.BILINEAR if spec.resample == "bilinear" else pil.Image.Resampling.BICUBIC
-    turned = box is not None and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-    size = spec.resize if turned else spec.resize[::-1]
-    part = box
+    image, part = loaded.image, loaded.box
+    size = spec.resize if loaded.orientation >= 5 else spec.resize[::-1]
     if spec.fit == "shortest":
-        part, size = _by_shortest(box or (0.0, 0.0, *image.size), min(spec.resize))
+        part, size = _by_shortest(part or (0.0, 0.0, *image.size), min(spec.resize))
     if part is not None or image.size != size:
         image = image.resize(size, resample, part)
-    if box is not None:
-        image = _upright(image)
+    image = _turned(image, loaded.orientation)
     height, width = image.height, image.width
     crop_height, crop_width = spec.crop
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
@@ -369,31 +338,35 @@ def _by_shortest(box: Box, shortest: int) -> tuple[Box, tuple[int, int]]:
     224 x 13,440,000.
     """
     left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    over_x, over_y = max(0.0, width - LONGEST * height) / 2, max(0.0, height - LONGEST * width) / 2
-    width, height = width - 2 * over_x, height - 2 * over_y
-    size = (int(shortest * width / min(width, height)), int(shortest * height / min(width, height)))
-    return (left + over_x, top + over_y, right - over_x, bottom - over_y), size
+    shorter = min(right - left, bottom - top)
+    (left, right), width = _middle(left, right, int(shortest * (right - left) / shorter), LONGEST * shortest)
+    (top, bottom), height = _middle(top, bottom, int(shortest * (bottom - top) / shorter), LONGEST * shortest)
+    return (left, top, right, bottom), (width, height)
+
+
+def _middle(start: float, stop: float, size: int, most: int) -> tuple[tuple[float, float], int]:
+    """The middle `most` of the `size` pixels that a side becomes, or one more, and where they come from.
+
+    They lie where they would lie if all were made, so a centre crop shows the same values.
+    """
+    if size <= most:
+        return (start, stop), size
+    kept = most + (size - most) % 2  # as many are left out on both sides
+    left_out = (size - kept) // 2 * (stop - start) / size
+    return (start + left_out, stop - left_out), kept
 
 
 def encode_thumbnail(image: Image, *, max_side: int) -> bytes:
     """An RGB image as a JPEG of at most `max_side` pixels on either side, aspect ratio kept, never enlarged."""
-    return _shrunk(image.copy(), max_side)
+    return _shrunk(Loaded(image.copy(), 1), max_side)
 
 
-def _shrunk(image: Image, max_side: int) -> bytes:
+def _shrunk(loaded: Loaded, max_side: int) -> bytes:
     """As `encode_thumbnail`, of an image that nobody needs any more; it is turned upright once it is small."""
+    image = _flattened(loaded.image)
     image.thumbnail((max_side, max_side))
+    image = _turned(image, loaded.orientation)
+    image.info.clear()  # a comment of a GIF may be too long for a JPEG
     out = io.BytesIO()
-    _upright(image).save(out, format="JPEG", quality=85)
+    image.save(out, format="JPEG", quality=85)
     return out.getvalue()
-
-
-def _pillow() -> Any:
-    try:
-        import PIL
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError as error:
-        raise MissingExtraError("Pillow", "images") from error
-    return PIL

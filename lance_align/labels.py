@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from lance_align.encoders import load_encoder
 from lance_align.encoders.base import Encoder, Score, Vectors
-from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, label_vectors, probabilities
+from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, check_labels, label_vectors, probabilities
 from lance_align.errors import ArgumentError, ModelError, TableError
 from lance_align.functions import table_function
 from lance_align.spec import ModelSpec
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import check_writable
+from lance_align.tables.names import check_new_name
 from lance_align.tables.schema import VECTOR
 
 BATCH_ROWS = 4096  # with 1,000 labels the float64 logits of a batch are 33 MB
@@ -49,13 +51,16 @@ def add_labels(
         The version of the table that has the columns.
 
     Raises:
-        ArgumentError: no labels or a template without ``{}``.
-        TableError: there is no such vector column, one of the new columns is there already, or the table cannot be
-            written.
+        ArgumentError: no labels, a template without ``{}``, or no name that a column can have.
+        TableError: there is no such vector column, one of the new columns is there already, the table stands at a
+            version that was checked out, or it cannot be written.
         ModelError: the model cannot be used, or is not the one that wrote the vectors.
     """
-    if not isinstance(labels, str) and len(labels) < 2:
+    check_labels(labels, template)
+    if len(labels) < 2:
         raise ArgumentError(f"labels are {labels!r:.80}; expected at least two: one alone always has probability 1")
+    check_new_name(column, argument="column")
+    check_writable(table)
     columns: list[pa.Field[Any]] = [pa.field(column, pa.string()), pa.field(f"{column}_probability", pa.float32())]
     schema = pa.schema(columns)
     _check_columns(table, schema, vector_column)

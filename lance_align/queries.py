@@ -12,16 +12,20 @@ on image + text queries, which adds embeddings of equal weight; weights and minu
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.encoders.base import Embeddings, Encoder, Vectors
+from lance_align.encoders.base import Embeddings, Encoder, Vectors, is_picture
 from lance_align.encoders.remembered import remembered
 from lance_align.errors import ArgumentError
 
@@ -34,6 +38,9 @@ QueryValue: TypeAlias = "str | bytes | bytearray | memoryview | Path | Image | N
 
 # Parts have norm 1: what is left below this share of the weights is rounding (float32 has 1.2e-7), not a direction.
 MIN_NORM = 1e-5
+
+# A query that ends so names a picture, and says nothing of what is seen.
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +77,11 @@ class Query:
         weight: a finite number; negative leads away from the value.
 
     Raises:
-        ArgumentError: a value of another type, or a weight that is not a finite number.
+        ArgumentError: a value of another type, or a weight that is not a finite number, or multiplied with another
+            is none.
+
+    Warns:
+        UserWarning: words that are the path of a picture, or its URL; once for each.
     """
 
     parts: tuple[Part, ...]
@@ -81,7 +92,7 @@ class Query:
     def __init__(self, value: QueryValue | Query, weight: float = 1.0) -> None:
         weight = _checked_weight(weight)
         if isinstance(value, Query):
-            parts = tuple(Part(part.value, part.weight * weight) for part in value.parts)
+            parts = tuple(Part(part.value, _product(part.weight, weight)) for part in value.parts)
         else:
             parts = (Part(_checked_value(value), weight),)
         object.__setattr__(self, "parts", parts)
@@ -135,6 +146,7 @@ class Query:
             if part.kind == "vector":
                 embedded[place] = _unit(part, encoder.spec.dim)
         weights = np.array([part.weight for part in self.parts])
+        weights = weights / (np.abs(weights).max() or 1.0)  # sums and squares of the largest floats are infinite
         total = weights @ embedded
         norm = float(np.linalg.norm(total))
         if norm <= MIN_NORM * np.abs(weights).sum():
@@ -152,22 +164,40 @@ def _vectors(embeddings: Embeddings, parts: Sequence[Part]) -> Vectors:
 
 def _unit(part: Part, dim: int) -> NDArray[np.float64]:
     vector = np.asarray(part.value, dtype=np.float64)
-    norm = float(np.linalg.norm(vector))
-    if vector.shape != (dim,) or not math.isfinite(norm) or norm < MIN_NORM:
+    largest = float(np.abs(vector).max(initial=0.0))
+    if vector.shape != (dim,) or not math.isfinite(largest) or largest == 0.0:
         raise ArgumentError(
             f"the query part {part} of shape {vector.shape} is not an embedding; expected ({dim},), finite and not zero"
         )
-    return vector / norm
+    unit: NDArray[np.float64] = vector / largest
+    return unit / np.linalg.norm(unit)
 
 
 def _checked_weight(weight: object) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
-        raise ArgumentError(f"a query's weight is {weight!r:.60}; expected a finite number")
-    return float(weight)
+    try:
+        if isinstance(weight, Real) and not isinstance(weight, bool) and math.isfinite(weight):
+            return float(weight)
+    except OverflowError:  # a whole number or a fraction beyond all floats
+        pass
+    raise ArgumentError(f"a query's weight is {weight!r:.60}; expected a finite number")
+
+
+def _product(weight: float, factor: float) -> float:
+    """Of two weights; one that is rounded to infinity, to zero or to a few bits would turn the query elsewhere."""
+    product = weight * factor
+    if weight and factor and not sys.float_info.min <= abs(product) <= sys.float_info.max:
+        raise ArgumentError(
+            f"the weights {weight:g} and {factor:g} multiply to {product:g}, beyond what a float holds; expected "
+            "weights nearer to 1, for only their proportions count"
+        )
+    return product
 
 
 def _checked_value(value: Any) -> QueryValue:
-    if isinstance(value, (str, bytes, bytearray, memoryview, Path)) or _is_picture(value):
+    if isinstance(value, str):
+        _warn_of_picture(value)
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview, Path)) or is_picture(value):
         return value  # type: ignore[no-any-return]  # a PIL image is recognised without importing Pillow
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return value
@@ -177,7 +207,37 @@ def _checked_value(value: Any) -> QueryValue:
     )
 
 
-def _is_picture(value: object) -> bool:
-    if isinstance(value, np.ndarray):
-        return bool(value.dtype == np.uint8)
-    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
+@functools.lru_cache(maxsize=1024)  # once for each
+def _warn_of_picture(text: str) -> None:
+    """Say that a str is words, where it names a picture: people who write so mean the picture."""
+    if _is_url_of_picture(text):
+        named, remedy = "the URL of a picture", "its bytes or a PIL image, for nothing is fetched here"
+    elif _is_file(text):
+        named, remedy = "the path of a file", f"pathlib.Path({text!r:.200}), its bytes or a PIL image"
+    else:
+        return
+    warnings.warn(
+        f"the query {text!r:.200} is {named}, but is searched as words; to search by the picture give {remedy}",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _is_url_of_picture(text: str) -> bool:
+    try:
+        url = urlsplit(text.strip())
+    except ValueError:
+        return False
+    if url.scheme == "data":
+        return url.path.startswith("image/")
+    return "://" in text and url.path.lower().endswith(PICTURE_SUFFIXES)
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is the path of a file; a word without a suffix and without a folder is a word."""
+    if not (text.lower().endswith(PICTURE_SUFFIXES) or "/" in text or "\\" in text):
+        return False
+    try:
+        return Path(text).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, not allowed, no such user
+        return False

@@ -7,35 +7,36 @@ package and few need LanceDB, so it is not imported here: when somebody does, th
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-LANCEDB, FUNCTIONS = "lancedb", "lance_align.functions"
+LANCEDB, REGISTRY, FUNCTION = "lancedb", "lancedb.embeddings.registry", "lance_align.embedding_function"
 
 
 def register_with_lancedb() -> None:
     """Register now if LanceDB is imported, else when it is; where it is not installed nothing happens."""
     if sys.modules.get(LANCEDB) is not None:
-        importlib.import_module(FUNCTIONS)
+        importlib.import_module(FUNCTION)
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
-    """Finds LanceDB as the other finders do, once, and hands it out with a loader that registers afterwards."""
+    """Finds LanceDB and its registry as the other finders do, and hands them out with a loader that registers.
+
+    The registry as well as LanceDB: another thread may take it while the import of LanceDB still goes on.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        del path, target
-        if fullname != LANCEDB:
+        if fullname not in (LANCEDB, REGISTRY):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = (finder for finder in tuple(sys.meta_path) if not isinstance(finder, _Finder))
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
         return spec
@@ -54,4 +55,4 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        importlib.import_module(FUNCTIONS)
+        importlib.import_module(FUNCTION)

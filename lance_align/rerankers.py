@@ -33,8 +33,9 @@ class MatchReranker(Reranker):
     Args:
         model: a BLIP (``BlipForImageTextRetrieval``) or X-CLIP checkpoint: a known name, a hub id, or a directory.
         revision: of a hub model.
-        column: of the pictures: encoded bytes, which the search must bring along; or paths, with `allow_paths`.
-        allow_paths: read local files that the column names.
+        column: of the pictures: encoded bytes, which the search must bring along; or paths, with `root`.
+        root: the folder that the column's paths start from, and that none of them may lead out of.
+        allow_paths: read whatever local file the column names.
         device: as in `lance_align.load_encoder`.
         precision: as in `lance_align.load_encoder`.
         return_score: ``relevance``, or ``all`` to keep LanceDB's own scores beside it.
@@ -50,6 +51,7 @@ class MatchReranker(Reranker):
         *,
         revision: str | None = None,
         column: str = IMAGE,
+        root: str | Path | None = None,
         allow_paths: bool = False,
         device: str = "auto",
         precision: Precision = "auto",
@@ -59,6 +61,7 @@ class MatchReranker(Reranker):
             raise ArgumentError(f"return_score is {return_score!r}; expected 'relevance' or 'all'")
         super().__init__(return_score)
         self._column, self._allow_paths = column, allow_paths
+        self._root = None if root is None else Path(root).expanduser().resolve()
         self._model: PairModel = load_pair_model(
             model, part="matcher", revision=revision, device=device, precision=precision
         )
@@ -117,14 +120,32 @@ class MatchReranker(Reranker):
     def _pixels(self, values: Sequence[Any]) -> tuple[list[int], list[Any]]:
         rows, pixels = [], []
         for row, value in enumerate(values):
-            if isinstance(value, str) and not self._allow_paths:
-                raise ArgumentError(
-                    f"column {self._column!r} holds paths ({value!r:.60}); allow_paths=True reads the files they name"
-                )
             try:
+                if isinstance(value, str):
+                    value = self._file(value)
                 if value is not None:
                     pixels.append(read_pixels(value, self._model.spec.image))
                     rows.append(row)
             except RowError:
                 continue  # no score, as the class says
         return rows, pixels
+
+    def _file(self, path: str) -> Path:
+        """The file that a cell names.
+
+        Raises:
+            ArgumentError: nobody said that paths may be read.
+            RowError: it lies outside `root`, or is no path.
+        """
+        if self._root is None and not self._allow_paths:
+            raise ArgumentError(
+                f"column {self._column!r} holds paths ({path!r:.60}); root=FOLDER reads those below a folder, "
+                "allow_paths=True reads whatever they name"
+            )
+        try:
+            found = ((self._root or Path()) / path).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL, links in a circle
+            raise RowError("missing", f"{path!r}: {error}") from None
+        if not self._allow_paths and self._root is not None and not found.is_relative_to(self._root):
+            raise RowError("missing", f"{path} lies outside {self._root}")
+        return found

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Give the rows of a LanceDB table vectors, so that words and pictures search it.
 
 The table may be anyone's: --image or --text names the column to embed, and a

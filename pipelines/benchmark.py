@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure this package against the other ways to do the same work, side by side in one run.
 
 The model has align-base's configuration and weights made here (0.7 GB, once); pictures and captions are drawn and made
@@ -108,7 +109,7 @@ def benchmark(
             return [search_lines(directory, sizes=rows, rounds=rounds, captions=asked, cache=CACHE)]
         if part == "families":
             return family_lines(scene_pictures(16, size_px=640), caption_mixes(64)["scene captions"], rounds=rounds)
-        return [gpu_lines(directory, rounds=rounds)]
+        return [gpu_lines(directory, rounds=rounds, note=console.print)]
 
     lines: list[Line] = []
     for part in parts:

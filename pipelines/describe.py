@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write texts about the pictures of a LanceDB table into a new column of it.
 
 BLIP captions pictures and answers questions; InstructBLIP and LLaVA follow an

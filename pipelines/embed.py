@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Embed images and texts into a LanceDB table that words and pictures search.
 
 Run the same command again and only new rows are done. The exit status is 0 when

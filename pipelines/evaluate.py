@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure a model on pictures that its recipe never saw.
 
 Drawn scenes and OpenMoji, both found by words:

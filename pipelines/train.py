@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train on a Lance table of image–text pairs: ALIGN, CLIP, VisionTextDualEncoder; or align-tiny from nothing.
 
 Fine-tuning, from a table's uri such as db/photos.lance (s3:// too), and recall on 1,000 pairs held out:
@@ -24,6 +25,7 @@ The same command again goes on where a run was stopped. Pictures of artwork: Not
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +68,8 @@ def train(
     gradient_checkpointing: bool = False,
     precision: Literal["float32", "bfloat16"] | None = None,
     held_out: int = 0,
+    allow_outside: bool = False,
+    fetch_hosts: Sequence[str] = (),
     recall_every: int | None = None,
     scenes: int = 24_000,
     seed: int = 0,
@@ -77,14 +81,15 @@ def train(
 
     Args:
         table: uri of a Lance table to fine-tune on; leave it out to train align-tiny from `artwork`.
-        out: directory of the model, the checkpoint and the log.
+        out: directory of the model, the checkpoint and the log. One that holds a run goes on with it; another model,
+            table, choice of rows or loss is refused. Duration, learning rate, precision and device may change.
         artwork: the folder given to npm install.
-        image: the table's column of encoded pictures.
+        image: the table's column of pictures: encoded, or paths, which start from the folder of the database.
         text: the table's column of captions.
         model: what to train further: a known name, a hub id or a directory; align-tiny where nothing is named.
         vision_model, text_model: a ViT, DeiT or CLIP and a BERT, RoBERTa or CLIP, paired anew: hub ids or directories.
         projection_dim: length of the vectors of such a pair.
-        workers: processes of Ray Train, one a GPU where there are as many; all must see `out`.
+        workers: processes of Ray Train; all must see `out`. Each has a GPU where there are GPUs, unless device is cpu.
         steps: optimiser steps.
         minutes: wall-clock budget.
         batch_size: pairs a step, of all workers together.
@@ -98,7 +103,9 @@ def train(
         freeze_batch_norm: keep running statistics; only fine-tuning does where it is left out.
         gradient_checkpointing: recompute activations, for less memory.
         precision: of the towers; bfloat16 from nothing and float32 for fine-tuning where it is left out.
-        held_out: rows of the table to measure recall on, and not to train on.
+        held_out: rows of the table to measure recall on; no row that shows one of their pictures is trained on.
+        allow_outside: let image paths in the rows lead out of the database's folder.
+        fetch_hosts: hosts that image URLs in the rows are fetched from; none by default.
         recall_every: steps between measurements; only at the end where it is left out.
         scenes: drawn scenes to train on.
         seed: of first weights, batches and dropout.
@@ -111,9 +118,11 @@ def train(
         raise ArgumentError("give either a table to fine-tune on or --artwork to train align-tiny, and not both")
     import torch
 
+    from lance_align.fetching import fetch_policy
     from lance_align.jobs.train import TrainJob, train_on_table
     from lance_align.training import Trainer, TrainOptions
     from lance_align.training.log import logged
+    from lance_align.training.pinned import pin
 
     torch.set_num_threads(threads or torch.get_num_threads())
     options = TrainOptions(**named(TrainOptions, {**(FINE_TUNING if table else FROM_NOTHING), **given}))
@@ -121,10 +130,12 @@ def train(
         if table is None:
             from lance_align.training.recipe import align_tiny
 
+            pin(out, {"artwork": str(artwork), "scenes": scenes, **options.terms})
             trainable, source = align_tiny(Path(str(artwork)), scenes=scenes, seed=seed)
             Trainer(trainable, source, options, directory=out, report=report).run().save(out)
         else:
             given = {"model": None if vision_model or text_model else "align-tiny", **given, "options": options}
+            given["fetching"] = fetch_policy(fetch_hosts)
             train_on_table(TrainJob(**named(TrainJob, given)), workers=workers, report=report)
     print(f"saved {out}; use it with --model {out}")
 

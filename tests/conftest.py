@@ -38,6 +38,15 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture
+def executor(request: pytest.FixtureRequest) -> str:
+    """The executor that a test's parameter names, with what it needs."""
+    name: str = request.param
+    if name == "ray":
+        request.getfixturevalue("ray_session")
+    return name
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """One thread for torch: small models are slower with several, forty times on a machine that is busy."""
     import torch

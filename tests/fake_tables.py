@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from lance_align.encoders import load_encoder
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.commits import Committer
+from lance_align.tables.digests import content_hash, row_digests
 from lance_align.tables.fragments import write_fragments
 from lance_align.tables.location import TableLocation, table_location
 from lance_align.tables.schema import Layout, table_schema
@@ -37,6 +37,7 @@ def rows(ids: Sequence[str], *, images: Sequence[bytes | None], captions: Sequen
     schema = photos_schema()
     vectors = [vector if vector is None else list(map(float, vector)) for vector in embedded]
     column: pa.Array[Any] = pa.array(vectors, schema.field("vector").type)
+    texts: pa.Array[Any] = pa.array(captions, pa.string())
     return pa.table(
         {
             "id": list(ids),
@@ -44,7 +45,7 @@ def rows(ids: Sequence[str], *, images: Sequence[bytes | None], captions: Sequen
             "image": list(images),
             "vector": column,
             "error": list(embedded.reasons),
-            "content_hash": [hashlib.blake2b(image or b"", digest_size=16).hexdigest() for image in images],
+            "content_hash": list(map(content_hash, row_digests(pa.table({"caption": texts})), images)),
             "vector_crc32": vector_checksums([column]),
         },
         schema=schema,

@@ -20,6 +20,7 @@ from lancedb.pydantic import LanceModel, Vector
 
 import lance_align
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
+from lance_align.indexing.texts import build_text_index
 from lance_align.tables.commits import Committer
 from lance_align.tables.filling import Filler
 from lance_align.tables.fragments import write_fragments
@@ -36,6 +37,7 @@ from lance_align.tables.metadata import (
 from lance_align.testing import FAKE_SPEC
 from tests.corpus import png
 from tests.fake_tables import photos_schema, rows
+from tests.fake_tables import png as colour
 
 OTHER_SPEC = dataclasses.replace(FAKE_SPEC, fingerprint="another-fingerprint")
 
@@ -316,7 +318,8 @@ def test_null_columns_of_the_right_type_are_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"{", b"{}", b"[1]", b'[{"vector_column": "vector", "name": "align"}]'])
 def test_damaged_metadata_is_not_written_over(tmp_path: Path, damage: bytes) -> None:
     uri = tmp_path / "plain.lance"
-    lance.write_dataset(pa.table({"picture": pa.array([png(0)], pa.binary())}), uri)
+    vector: pa.Array[Any] = pa.nulls(1, pa.list_(pa.float32(), 32))
+    lance.write_dataset(pa.table({"picture": pa.array([png(0)], pa.binary()), "vector": vector}), uri)
     lance.dataset(uri).update_schema_metadata({FUNCTIONS_KEY.decode(): damage.decode()})
     with pytest.raises(TableError):
         lance_align.attach(Handle(uri), image="picture", model="fake")
@@ -380,3 +383,140 @@ def test_vectors_are_searched_beside_an_index_on_another_column(tmp_path: Path) 
     stats = table.index_stats("other_idx")
     assert (stats.num_indexed_rows, stats.num_unindexed_rows) == (count, 0)
     assert table.search(others[5], vector_column_name="other").limit(1).to_list()[0]["number"] == 5
+
+
+def renamed(table: Any, **names: str) -> Any:
+    for old, new in names.items():
+        table.alter_columns({"path": old, "rename": new})
+    return table
+
+
+def test_a_vector_column_that_was_dropped_binds_nobody(tmp_path: Path) -> None:
+    table = plain(tmp_path)
+    lance_align.attach(table, image="picture", model="fake")
+    table.update(where="number = 0", values={"error": "format: an old reason"})
+    table.drop_columns(["vector"])
+    lance_align.attach(table, text="caption", model=OTHER_SPEC)
+    assert read_specs(table.schema) == {"vector": OTHER_SPEC}
+    assert embedded_column(table.schema, "vector").source == "caption"  # type: ignore[union-attr]
+    assert error_columns(table.schema) == {"vector": "error"}
+    assert table.to_arrow().column("error").null_count == 6  # an old reason would pass for one of the new model
+
+
+def test_entries_of_columns_that_are_gone_do_not_stand_in_the_way_of_new_rows(tmp_path: Path) -> None:
+    table = plain(tmp_path)
+    lance_align.attach(table, image="picture", model="fake")
+    lance_align.attach(table, text="caption", vector="words", model="fake")
+    table.drop_columns(["vector"])
+    with pytest.raises(KeyError):  # LanceDB's add, as long as the entry is there
+        table.add([{"number": 9, "picture": png(9), "caption": "nine"}])
+    lance_align.attach(table, text="caption", vector="more", model="fake")
+    assert [entry["vector_column"] for entry in read_functions(table.schema)] == ["words", "more"]
+    table.add([{"number": 9, "picture": png(9), "caption": "nine"}])
+    assert table.search("nine", vector_column_name="words").limit(1).to_list()[0]["number"] == 9
+
+
+def test_a_job_s_table_takes_its_vector_back(photos: Any, place: TableLocation) -> None:
+    photos.drop_columns(["vector"])
+    lance_align.attach(photos, image="image", model="fake")
+    data = photos.to_arrow()
+    assert {name: data.column(name).null_count for name in ("vector", "error", "vector_crc32")} == {
+        "vector": 4,
+        "error": 4,
+        "vector_crc32": 4,
+    }
+    assert data.column("content_hash").null_count == 0
+    committer = Committer.open_or_create(place.uri, photos_schema())  # the job goes on with it
+    committer.commit(write_fragments(place.uri, rows(["new"], images=[png(3)], captions=["new"])), rows=1)
+    assert Filler(place.uri, "vector").survey().empty == 4
+    photos.checkout_latest()
+    found = lance_align.verify(photos)
+    assert [(finding.check, finding.count) for finding in found.findings] == [("no_reason", 4)]
+    assert (found.checksummed, found.sampled) == (1, 1)
+
+
+def test_renamed_columns_are_declared_again(photos: Any, tmp_path: Path) -> None:
+    renamed(photos, vector="emb", image="shot")
+    with pytest.raises(TableError, match=r"does not say which model made them.*where the column was renamed"):
+        lance_align.attach(photos, image="shot", vector="emb", model=OTHER_SPEC)
+    with pytest.raises(TableError, match="made from the image column 'image', not from the text column"):
+        lance_align.attach(photos, text="caption", vector="emb", model="fake")
+    before = photos.to_arrow()
+    lance_align.attach(photos, image="shot", vector="emb", model="fake")
+    assert photos.to_arrow().equals(before)
+    assert list(read_specs(photos.schema)) == ["emb"]
+    assert photos.search(colour("red")).limit(1).to_list()[0]["id"] == "red"
+    photos.add([{"id": "new", "shot": png(3), "caption": "new"}])
+    assert lance_align.verify(photos).ok
+
+    table = plain(tmp_path / "other")
+    lance_align.attach(table, image="picture", model="fake")
+    renamed(table, vector="emb", picture="shot")
+    lance_align.attach(table, image="shot", vector="emb", model="fake")
+    assert table.schema.names == ["number", "shot", "caption", "emb", "error"]
+    assert error_columns(table.schema) == {"emb": "error"}
+    assert Filler(str(tmp_path / "other" / "plain.lance"), "emb").survey().empty == 6
+
+
+@pytest.mark.parametrize("name", ["Größe der Katze", 'a "b"', "it's", "select", "a\\b", "x`y"])
+def test_any_name_that_lance_reads(tmp_path: Path, name: str) -> None:
+    """A backtick is written by Lance, and then never read again: it is refused."""
+    table = plain(tmp_path)
+    if "`" in name:
+        with pytest.raises(ArgumentError, match="a backtick"):
+            lance_align.attach(table, image="picture", vector=name, model="fake")
+        with pytest.raises(ArgumentError, match="a backtick"):
+            lance_align.add_labels(table, ["a", "b"], column=name)
+        return
+    renamed(table, picture=f"{name} picture")
+    lance_align.attach(table, image=f"{name} picture", vector=name, model="fake")
+    assert lance_align.attach(table, image=f"{name} picture", vector=name, model="fake") == table.version
+    filler = Filler(str(tmp_path / "plain.lance"), name)
+    assert filler.survey().empty == 6
+    assert filler.forget_errors() == 0
+    table.add([{"number": 7, f"{name} picture": png(7), "caption": "seven"}])
+    assert lance_align.build_index(table, vector=name, index="IVF_FLAT").rows == 1
+    lance_align.add_labels(table, ["a", "b"], vector_column=name)
+    assert filler.survey().empty == 6
+
+
+WRITERS: dict[str, Callable[[Any], object]] = {
+    "attach": lambda table: lance_align.attach(table, image="image", vector="second", model="fake"),
+    "add_labels": lambda table: lance_align.add_labels(table, ["a", "b"]),
+    "add_areas": lambda table: lance_align.add_areas(table, ["a", "b"]),
+    "build_index": lambda table: lance_align.build_index(table, index="IVF_FLAT"),
+    "build_text_index": lambda table: build_text_index(table, "caption"),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("newest", [False, True])
+def test_a_version_that_was_checked_out_is_not_written_to(photos: Any, writer: str, newest: bool) -> None:
+    photos.delete("id = 'broken'")
+    photos.checkout(3 if newest else 2)
+    with pytest.raises(TableError, match=r"stands at version \d, which was checked out.*checkout_latest"):
+        WRITERS[writer](photos)
+    assert photos.version == (3 if newest else 2)
+    photos.checkout_latest()
+    assert photos.version == 3
+
+
+def test_a_handle_that_is_merely_behind_is_moved(tmp_path: Path) -> None:
+    table = plain(tmp_path)
+    plain_again(tmp_path).delete("number = 0")
+    assert table.version == 1
+    lance_align.attach(table, image="picture", model="fake")
+    assert table.count_rows() == 5
+
+
+@pytest.mark.parametrize("half", [pa.float16(), pa.float64()])
+def test_vectors_in_other_precisions(photos: Any, place: TableLocation, half: pa.DataType) -> None:
+    photos.alter_columns({"path": "vector", "data_type": pa.list_(half, 32)})
+    with pytest.raises(TableError, match="vector"):
+        Filler(place.uri, "vector")
+    with pytest.raises(TableError, match=r"'vector' of .* holds vectors in .*alter_columns"):
+        Committer.open_or_create(place.uri, photos_schema())
+    with pytest.raises(TableError, match="column 'vector' of table 'photos' is fixed_size_list"):
+        lance_align.attach(photos, image="image", model="fake")
+    assert photos.search(colour("red")).limit(1).to_list()[0]["id"] == "red"
+    assert lance_align.verify(photos).ok

@@ -123,19 +123,20 @@ def test_a_stopped_run_goes_on_and_loses_one_round_at_most(tmp_path: Path) -> No
     check(table)
 
 
-def test_passing_faults_everywhere_cost_no_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+def test_passing_faults_everywhere_cost_no_row(executor: str, tmp_path: Path) -> None:
     table = photos_of(tmp_path, range(40), range(40, 80))
     lance_align.attach(table, image="picture", model="fake")
     with Faults() as faults:
         for site, action in (
             ("after_read", "os_error"),
             ("decode", "kill"),
-            ("encode", "exit"),
+            ("encode", "exit" if executor == "ray" else "os_error"),
             ("after_fragment", "os_error"),
             ("before_commit", "os_error"),  # a third failure of one commit would end the job
         ):
             faults.at(site, action, times=1)  # type: ignore[arg-type]
-        report = run(tmp_path, commit_rows=20)
+        report = run(tmp_path, commit_rows=20, executor=executor)
         assert all(faults.fired(site) == 1 for site in ("after_read", "encode", "after_fragment", "before_commit"))
     assert (report.rows_read, report.failed) == (80, 8)
     check(table)
@@ -152,7 +153,7 @@ def test_a_large_fragment_is_split_when_time_is_over(tmp_path: Path) -> None:
     lance_align.attach(table, text="body", model="fake")
     with Faults() as faults:
         faults.at("encode", "hang", seconds=1.0)
-        report = run(tmp_path, commit_rows=1, commit_seconds=0.3, actors=1, block_rows=1024)
+        report = run(tmp_path, commit_rows=1, commit_seconds=0.3, executor="local", block_rows=1024)
     assert report.commits > 1
     check(table, source="body")
 

@@ -81,15 +81,42 @@ def test_no_row_is_blamed_for_a_model_that_fails_on_all() -> None:
         Batches().embed(TEXTS, model(lambda _: RuntimeError("no device")), dim=DIM)
 
 
-def test_no_row_is_blamed_for_a_device_that_is_lost_on_the_way() -> None:
+def test_no_row_is_blamed_for_a_model_that_stops_working_on_the_way() -> None:
     seen: list[str] = []
 
     def lost(texts: Sequence[str]) -> Exception | None:
         seen.extend(texts)
-        return RuntimeError("illegal memory access") if TEXTS[30] in seen else None
+        return RuntimeError("nothing works any more") if TEXTS[30] in seen else None
 
-    with pytest.raises(JobError, match="the model stopped working: encode: RuntimeError: illegal memory access"):
+    with pytest.raises(JobError, match="the model stopped working: encode: RuntimeError: nothing works any more"):
         Batches().embed(TEXTS, model(lambda texts: lost(texts) if len(texts) <= 5 else ValueError()), dim=DIM)
+
+
+def test_a_lost_device_ends_the_job_at_once_where_there_is_one_process() -> None:
+    with Faults() as faults:
+        faults.at("encode", "cuda_lost", skip=1, times=1)
+        batches = Batches(max_rows=10)
+        with pytest.raises(JobError, match="is lost: encode: RuntimeError: CUDA error: an illegal"):
+            batches.embed(TEXTS, FAKE.encode_texts, dim=DIM)
+        assert faults.reached("encode") == 2
+        with pytest.raises(JobError, match="device of this process is lost"):  # it stays so
+            batches.embed(TEXTS, FAKE.encode_texts, dim=DIM)
+
+
+def test_a_lost_device_ends_a_worker_so_that_another_takes_its_place() -> None:
+    code = """
+from lance_align.jobs.stages.batches import Batches
+from lance_align.jobs.watchdog import watched
+def model(texts):
+    raise RuntimeError("CUDA error: device-side assert triggered")
+with watched(60):
+    Batches().embed(["a", "b"], model, dim=4)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "the device of this process is lost: encode: RuntimeError: CUDA error: device-side assert triggered\n"
+    )
 
 
 def test_a_typed_error_of_the_model_passes() -> None:

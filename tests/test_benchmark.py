@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from lance_align.benchmarks.decoding import decoding_lines
+from lance_align.benchmarks.gpu import gpu_lines
 from lance_align.benchmarks.growth import growth_lines
 from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
@@ -172,6 +174,33 @@ def test_the_gpus_part_needs_one() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: torch sees no GPU here; the other parts of the benchmark run on the CPU\n"
     assert run("--parts", "gpu").stderr.endswith(done.stderr)
+
+
+def test_the_gpus_lines_are_there_as_they_are_made() -> None:
+    """Rehearsed on the CPU: the first line comes before anything else is measured, and no time leaves all out."""
+    coming = gpu_lines(BUNDLED / "align-tiny", rounds=1, device="cpu")
+    first = next(coming)
+    coming.close()
+    assert (first.part, first.name, first.ratio) == ("GPU, images", "ours, torch, bfloat16", 1.0)
+    assert first.min_cosine is not None
+    assert first.min_cosine > 0.999
+    notes: list[str] = []
+    assert not list(gpu_lines(BUNDLED / "align-tiny", rounds=1, device="cpu", budget_s=0, note=notes.append))
+    assert notes[0] == "ours, torch, bfloat16: left out, it may take 45 s and 0 are left"
+    assert len(notes) == 11
+
+
+@pytest.mark.slow
+def test_the_gpus_benchmark_rehearsed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lance_align.benchmarks.gpu", "--device", "cpu", "--rounds", "1"]
+    command += ["--model", str(BUNDLED / "align-tiny"), "--json", str(tmp_path / "gpu.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=560, env=environment)
+    lines = json.loads((tmp_path / "gpu.json").read_text())
+    assert {line["part"] for line in lines} == {"GPU, images", "GPU, captions"}
+    assert all(line["ratio"] > 0 for line in lines)
+    assert min(line["min_cosine"] for line in lines if line["min_cosine"] is not None) > 0.999
+    assert len(done.stdout.splitlines()) >= len(lines)
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -291,6 +292,110 @@ def test_weights_that_do_not_fit_are_refused(
     _one_line(refused)
 
 
+def _garbage(name: str) -> Callable[[Path], Any]:
+    return lambda directory: (directory / name).write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda directory: _cut(directory / "model.safetensors"), "not a readable safetensors file"),
+        (lambda directory: _edit_weights(directory, _drop("text_projection.bias")), "lacks text_projection.bias"),
+        (lambda directory: _edit_weights(directory, _put("text_projection.bias", torch.zeros(7))), r"has shape \(7,\)"),
+        (lambda directory: _edit_weights(directory, _put("decoder.weight", torch.zeros(1))), "does not have: decoder"),
+        (lambda directory: _edit_weights(directory, _put("temperature", torch.zeros(1))), "expected a number above 0"),
+        (lambda directory: _edit_json(directory / "config.json", projection_dim=16), "projection_dim is 16"),
+        (lambda directory: (directory / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
+        (_garbage("tokenizer.json"), "the tokenizer in .* cannot be read"),
+        (_garbage("preprocessor_config.json"), "is not JSON"),
+    ],
+)
+def test_what_could_not_be_loaded_is_refused_before_anything_starts(
+    copy: Path, damage: Callable[[Path], Any], complaint: str
+) -> None:
+    """A job's driver resolves the model; its workers, which load it, are tried again and again."""
+    resolve_spec(copy)
+    damage(copy)
+    with pytest.raises(ModelError, match=complaint) as refused:
+        resolve_spec(copy)
+    _one_line(refused)
+
+
+def _sentence_transformers(copy: Path) -> str:
+    inner = copy / "0_CLIPModel"
+    inner.mkdir()
+    for path in copy.iterdir():
+        if path.is_file():
+            path.rename(inner / path.name)
+    (copy / "modules.json").write_text("[]")
+    return rf"there is one in it: name .*{re.escape(str(inner))}"
+
+
+def _only_modules(copy: Path) -> str:
+    (copy / "config.json").unlink()
+    (copy / "modules.json").write_text("[]")
+    return r"sentence-transformers \(modules\.json\)"
+
+
+def _adapter(copy: Path) -> str:
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).unlink()
+    return _adapter_beside(copy)
+
+
+def _adapter_beside(copy: Path) -> str:
+    (copy / "adapter_config.json").write_text("{}")
+    return r"PEFT adapter \(adapter_config\.json\).*merge_and_unload"
+
+
+def _open_clip(copy: Path) -> str:
+    (copy / "config.json").unlink()
+    (copy / "open_clip_config.json").write_text("{}")
+    return r"open_clip \(open_clip_config\.json\).*CLIPModel"
+
+
+def _hub_cache(copy: Path) -> str:
+    inner = copy / "snapshots" / "0123"
+    inner.mkdir(parents=True)
+    (copy / "config.json").rename(inner / "config.json")
+    return rf"name {re.escape(str(inner))}"
+
+
+def _flax(copy: Path) -> str:
+    (copy / "model.safetensors").rename(copy / "flax_model.msgpack")
+    return r"flax_model\.msgpack, of another framework"
+
+
+@pytest.mark.parametrize(
+    "make", [_sentence_transformers, _only_modules, _adapter, _adapter_beside, _open_clip, _hub_cache, _flax]
+)
+def test_what_other_programs_write_is_named_with_the_remedy(copy: Path, make: Callable[[Path], str]) -> None:
+    said = make(copy)
+    with pytest.raises(ModelError, match=said) as refused:
+        resolve_spec(copy)
+    _one_line(refused)
+
+
+def test_threads_of_a_new_process_may_all_begin_with_a_model() -> None:
+    """A threaded server's first requests: transformers cannot be imported by two threads at once."""
+    script = (
+        "import threading, lance_align\n"
+        "barrier, found, failed = threading.Barrier(16), [], []\n"
+        "def one(number):\n"
+        "    barrier.wait()\n"
+        "    try:\n"
+        "        if number % 2: found.append(lance_align.resolve_spec('align-tiny').dim)\n"
+        "        else: found.append(len(lance_align.load_encoder('align-tiny').encode_texts(['x'])[0]))\n"
+        "    except BaseException as error: failed.append(repr(error))\n"
+        "threads = [threading.Thread(target=one, args=(number,)) for number in range(16)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(set(found), failed)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "{256} []", done.stderr
+
+
 def test_what_older_transformers_saved_beside_the_model_is_tolerated(copy: Path) -> None:
     def age(weights: dict[str, torch.Tensor]) -> None:
         weights["text_model.embeddings.position_ids"] = torch.arange(96).unsqueeze(0)
@@ -319,7 +424,9 @@ def test_a_bert_checkpoint_is_not_align(tmp_path: Path) -> None:
         resolve_spec(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["align-huge", "", "/no/such/directory", "./nowhere", "a/b/c", "../x", "file\0name"])
+@pytest.mark.parametrize(
+    "name", ["~no-such-user/x", "align-huge", "", "/no/such/directory", "./nowhere", "a/b/c", "../x", "file\0name"]
+)
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="unknown model") as refused:
         resolve_spec(name)

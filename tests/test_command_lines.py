@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import shlex
+import subprocess
 import sys
 import types
 import typing
@@ -41,6 +43,13 @@ def understood(name: str, words: Sequence[str]) -> dict[str, Any]:
         words = bound.args
     _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
     return dict(bound.arguments)
+
+
+def test_a_terminal_without_unicode_gets_escapes() -> None:
+    code = "from lance_align.jobs.command import application; application('x', None); print('Zürich 猫 \\udcff')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "Z\\xfcrich \\u732b \\udcff\n"), done.stderr
 
 
 def words_for(option: str, kind: Any) -> tuple[list[str], Any]:

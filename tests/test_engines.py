@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import shutil
@@ -19,9 +20,12 @@ from safetensors.numpy import save_file
 from lance_align import embed, load_encoder, verify
 from lance_align.encoders import resolve_spec
 from lance_align.encoders.checkpoints import BUNDLED
+from lance_align.encoders.engines import recipe as recipes
 from lance_align.encoders.engines.base import MIN_COSINE, MIN_COSINE_BFLOAT16, agreement, probe_pixels
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.engines.graph import GraphEngine
+from lance_align.encoders.engines.store import cache_folder
+from lance_align.encoders.engines.module import prepare
 from lance_align.encoders.families.align import ImageTower
 from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.two_towers import TowerEncoder, image_tower
@@ -117,6 +121,53 @@ def test_the_next_process_needs_no_weights(spec: ModelSpec, cache: Path) -> None
     }
 
 
+def halving(self: PixelTower, pixels: torch.Tensor) -> torch.Tensor:
+    return self.features(self.scaled(pixels) * 0.5).to(torch.float32)
+
+
+def _other_code(patch: pytest.MonkeyPatch, spec: ModelSpec) -> ModelSpec:
+    patch.setattr(PixelTower, "forward", halving)
+    return spec
+
+
+def _other_library(patch: pytest.MonkeyPatch, spec: ModelSpec) -> ModelSpec:
+    versions = {"torch": "2.13.0", "transformers": "5.99"}
+    patch.setattr(recipes, "version", lambda name: versions[name])
+    return spec
+
+
+def _other_preprocessing(patch: pytest.MonkeyPatch, spec: ModelSpec) -> ModelSpec:
+    del patch  # the same files, read otherwise by another release
+    return dataclasses.replace(spec, image=dataclasses.replace(spec.image, shift=(0.0, 0.0, 0.0)))
+
+
+@pytest.mark.parametrize("change", [_other_code, _other_library, _other_preprocessing])
+def test_releases_that_compute_otherwise_stand_beside_each_other(
+    change: Callable[[pytest.MonkeyPatch, ModelSpec], ModelSpec], spec: ModelSpec, filled: Path
+) -> None:
+    probe = probe_pixels(spec.image)
+    before = GraphEngine(spec, never, threads=1)(probe)
+    with pytest.MonkeyPatch.context() as patch:
+        changed = change(patch, spec)
+        after = GraphEngine(changed, lambda: plain(changed), threads=1)(probe)
+        np.testing.assert_allclose(GraphEngine(changed, never, threads=1)(probe), after, atol=1e-5)
+        assert agreement(after, plain(changed)(torch.tensor(probe)).numpy()) > MIN_COSINE
+    if change is not _other_library:
+        assert agreement(after, before) < MIN_COSINE  # the old graph would have been wrong
+    np.testing.assert_allclose(GraphEngine(spec, never, threads=1)(probe), before, atol=1e-5)
+    assert len(list(filled.rglob("image.xml"))) == 2
+
+
+def test_the_name_of_a_graph_is_the_same_in_each_process(spec: ModelSpec) -> None:
+    script = (
+        "from lance_align import resolve_spec; from lance_align.encoders.engines.recipe import recipe\n"
+        "print(recipe(resolve_spec('align-tiny'), engine='e'))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == recipes.recipe(spec, engine="e")
+
+
 def cut(folder: Path) -> None:
     weights = folder / "image.bin"
     os.truncate(weights, weights.stat().st_size // 2)
@@ -166,8 +217,21 @@ def test_without_a_cache_nothing_is_kept(spec: ModelSpec, monkeypatch: pytest.Mo
 @pytest.mark.skipif(os.geteuid() != 0, reason="/proc is as unwritable to everybody, but says it in another way")
 def test_a_cache_that_cannot_be_written_costs_time_only(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANCE_ALIGN_CACHE", "/proc/nowhere")
-    engine = GraphEngine(spec, lambda: plain(spec), threads=1)
+    with pytest.warns(RuntimeWarning, match=r"cannot be kept in /proc/nowhere.*name a folder .* LANCE_ALIGN_CACHE"):
+        engine = GraphEngine(spec, lambda: plain(spec), threads=1)
     assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE
+    GraphEngine(spec, lambda: plain(spec), threads=1)  # said once
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "LANCE_ALIGN_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder("openvino") is None
 
 
 def test_a_graph_that_is_wrong_gives_way_to_torch_and_says_so(spec: ModelSpec, cache: Path) -> None:
@@ -227,11 +291,28 @@ def test_a_tower_that_bfloat16_spoils_stays_in_float32(spec: ModelSpec) -> None:
         stem.bias.add_(1000.0)
         return tower
 
-    with pytest.warns(RuntimeWarning, match=r"'align-tiny' gives other vectors in bfloat16 .*it runs as it is"):
+    with pytest.warns(RuntimeWarning, match=r"'align-tiny' gives other vectors .*in bfloat16.*it runs in float32"):
         engine = image_engine(spec, load, engine="torch", device=CPU, dtype=torch.bfloat16, batch_size=None)
     probe = probe_pixels(spec.image)
     with torch.inference_mode():
         np.testing.assert_allclose(engine(probe), load()(torch.tensor(probe)).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_folding_that_bfloat16_does_not_bear_is_left_out(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before float32 is: half the speed of a GPU lies between them."""
+
+    def spoilt(tower: PixelTower, device: torch.device, dtype: torch.dtype, *, fold: bool = True) -> None:
+        prepare(tower, device, dtype, fold=fold)
+        if fold and dtype == torch.bfloat16:
+            tower.scale.mul_(-1)
+
+    monkeypatch.setattr("lance_align.encoders.engines.choice.prepare", spoilt)
+    with pytest.warns(RuntimeWarning, match=r"in bfloat16, normalisation folded\); it runs in bfloat16"):
+        engine = image_engine(
+            spec, lambda: plain(spec), engine="torch", device=CPU, dtype=torch.bfloat16, batch_size=None
+        )
+    assert engine.precision == "bfloat16"
+    assert agreement(engine(probe_pixels(spec.image)), reference(spec)) > MIN_COSINE_BFLOAT16
 
 
 def test_precisions_and_engines_that_do_not_go_together_are_refused() -> None:

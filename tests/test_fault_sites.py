@@ -78,6 +78,7 @@ def test_chance_is_the_same_in_every_run() -> None:
         ("value_error", ValueError),
         ("memory_error", MemoryError),
         ("cuda_memory", RuntimeError),
+        ("cuda_lost", RuntimeError),
     ],
 )
 def test_actions_that_raise(action: str, kind: type[Exception]) -> None:

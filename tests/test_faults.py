@@ -1,4 +1,7 @@
-"""Every fault at every site of a job on Ray, then a plain re-run: nothing is lost, nothing is there twice."""
+"""Every fault at every site of a job, then a plain re-run: nothing is lost, nothing is there twice.
+
+What ends a process runs on Ray, and so does everything else under ``-m slow``; the rest runs in this process.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,6 @@ ROWS, GROUP_ROWS, BLOCK_ROWS, COMMIT_ROWS = 48, 12, 8, 16
 SOAK_SEEDS = int(os.environ.get("LANCE_ALIGN_SOAK_SEEDS", "200"))
 SOAK_FIRST = int(os.environ.get("LANCE_ALIGN_SOAK_FIRST", "0"))
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -46,12 +47,12 @@ def job(source: Source, db: Path, **options: Any) -> JobReport:
     return embed(source.path, db=db, table="t", model="fake", **given | options)
 
 
-def survives(source: Source, db: Path) -> bool:
+def survives(source: Source, db: Path, executor: str) -> bool:
     """Whether a job put every row into the table; if it did not, it said so in one line (I9)."""
     said = ""
     try:
-        report = job(source, db)
-    except (LanceAlignError, ValueError) as error:  # a ValueError on the driver stands for a bug, and shows as one
+        report = job(source, db, executor=executor)
+    except LanceAlignError as error:
         said = str(error)
     if said:
         assert "\n" not in said
@@ -77,6 +78,7 @@ ONCE: list[tuple[Site, Action, bool]] = [
     ("encode", "os_error", True),
     ("encode", "value_error", True),
     ("encode", "cuda_memory", True),
+    ("encode", "cuda_lost", True),
     ("encode", "exit", True),
     ("encode", "kill", True),
     ("encode", "hang", True),
@@ -98,32 +100,37 @@ ONCE: list[tuple[Site, Action, bool]] = [
     ("after_commit", "value_error", False),
 ]
 
-# A job costs seconds. A killed process is to the others what one that exits is; of the rest a neighbour runs always.
-ONCE_SLOW: set[tuple[Site, Action]] = {
-    *((site, action) for site, action, _ in ONCE if action == "kill"),
-    ("after_read", "value_error"),
-    ("before_fragment", "disk_full"),
-    ("before_fragment", "value_error"),
-    ("before_fragment", "hang"),
-    ("after_fragment", "value_error"),
-    ("after_fragment", "hang"),
-    ("before_commit", "disk_full"),
-    ("after_commit", "value_error"),
-}
+# A job on Ray costs seconds: one fault that ends a process in each stage runs always.
+ONCE_ON_RAY: set[tuple[Site, Action]] = {("after_read", "exit"), ("encode", "hang"), ("after_fragment", "exit")}
+
+
+def ends_a_process(site: Site, action: Action) -> bool:
+    """Whether a fault ends the process it meets; decoding has a process of its own."""
+    return action in ("exit", "kill", "hang", "cuda_lost") and site != "decode"
+
+
+def runs(faults: list[tuple[Any, ...]], *, always_on_ray: set[tuple[Site, Action]]) -> list[Any]:
+    """Each fault with each executor that survives it."""
+    local = [pytest.param("local", *fault) for fault in faults if not ends_a_process(*fault[:2])]
+    on_ray = [
+        pytest.param("ray", *fault, marks=() if fault[:2] in always_on_ray else pytest.mark.slow) for fault in faults
+    ]
+    return local + on_ray
 
 
 @pytest.mark.parametrize(
-    ("site", "action", "passes"),
-    [pytest.param(*once, marks=pytest.mark.slow if once[:2] in ONCE_SLOW else ()) for once in ONCE],
+    ("executor", "site", "action", "passes"), runs(ONCE, always_on_ray=ONCE_ON_RAY), indirect=["executor"]
 )
-def test_a_fault_that_happens_once(site: Site, action: Action, passes: bool, source: Source, tmp_path: Path) -> None:
+def test_a_fault_that_happens_once(
+    executor: str, site: Site, action: Action, passes: bool, source: Source, tmp_path: Path
+) -> None:
     with Faults() as faults:
         faults.at(site, action, skip=1, times=1)
-        survived = survives(source, tmp_path)
+        survived = survives(source, tmp_path, executor)
         assert faults.fired(site) == 1
         assert survived == passes
         if not survived:
-            assert survives(source, tmp_path)
+            assert survives(source, tmp_path, executor)
         redone = faults.rows("after_fragment") - ROWS
     print(f"{site} {action}: {redone} rows redone")
     assert redone <= COMMIT_ROWS + 2 * BLOCK_ROWS, "I8: a round, and the blocks under way"
@@ -141,28 +148,18 @@ ALWAYS: list[tuple[Site, Action]] = [
     ("before_commit", "os_error"),
     ("after_commit", "os_error"),
 ]
-# Eleven starts until the job gives up, most of a minute; and two whose neighbours run always.
-ALWAYS_SLOW = {
-    ("after_read", "exit"),
-    ("encode", "kill"),
-    ("before_fragment", "os_error"),
-    ("after_commit", "os_error"),
-}
 
 
-@pytest.mark.parametrize(
-    ("site", "action"),
-    [pytest.param(*always, marks=pytest.mark.slow if always in ALWAYS_SLOW else ()) for always in ALWAYS],
-)
+@pytest.mark.parametrize(("executor", "site", "action"), runs(ALWAYS, always_on_ray=set()), indirect=["executor"])
 def test_a_fault_that_stays_ends_the_job_and_the_same_command_goes_on(
-    site: Site, action: Action, source: Source, tmp_path: Path
+    executor: str, site: Site, action: Action, source: Source, tmp_path: Path
 ) -> None:
     with Faults() as faults:
         faults.at(site, action, skip=2)
-        assert not survives(source, tmp_path)
+        assert not survives(source, tmp_path, executor)
         assert faults.fired(site) >= 1
         faults.mend()
-        assert survives(source, tmp_path)
+        assert survives(source, tmp_path, executor)
     check(tmp_path, "t", source.rows)
 
 
@@ -189,6 +186,7 @@ def ask_for_random_faults(faults: Faults, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_soak(source: Source, tmp_path: Path) -> None:
     """Random faults, seed after seed; LANCE_ALIGN_SOAK_FIRST and LANCE_ALIGN_SOAK_SEEDS choose which."""
     outcomes = {True: 0, False: 0}
@@ -197,10 +195,10 @@ def test_soak(source: Source, tmp_path: Path) -> None:
         try:
             with Faults() as faults:
                 ask_for_random_faults(faults, seed)
-                survived = survives(source, place)
+                survived = survives(source, place, "ray")
                 faults.mend()
                 if not survived:
-                    assert survives(source, place)
+                    assert survives(source, place, "ray")
             check(place, "t", source.rows, reasons=REASONS)
             outcomes[survived] += 1
         except BaseException:

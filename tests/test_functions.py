@@ -24,7 +24,7 @@ from PIL import Image
 
 import lance_align
 from lance_align.benchmarks.weights import build_model
-from lance_align.errors import ArgumentError, LanceAlignError, ModelError
+from lance_align.errors import ArgumentError, LanceAlignError, ModelError, TableError
 from lance_align.functions import AlignFunction
 from lance_align.images import load, to_pixels
 from lance_align.tables.location import TableLocation
@@ -186,6 +186,25 @@ def test_tables_made_the_lancedb_way(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.float32(picture["vector"]), vector_of(png(BLUE)))
 
 
+@pytest.mark.parametrize("numbers", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+def test_vector_columns_of_any_float_type_take_rows(tmp_path: Path, numbers: pa.DataType) -> None:
+    align = get_registry().get("align").create(name="fake")
+
+    class Photo(LanceModel):
+        name: str
+        image: bytes = align.SourceField()
+        vector: Vector(align.ndims(), value_type=numbers) = align.VectorField()
+
+    table = lancedb.connect(tmp_path).create_table("photos", schema=Photo)
+    table.add([{"name": colour, "image": png(colour)} for colour in (RED, BLUE)])
+    table.merge_insert("name").when_not_matched_insert_all().execute([{"name": GREEN, "image": png(GREEN)}])
+    assert table.schema.field("vector").type.value_type == numbers
+    for colour in (RED, BLUE, GREEN):
+        (row,) = table.search(png(colour)).limit(1).to_list()
+        assert row["name"] == colour
+        np.testing.assert_allclose(np.float32(row["vector"]), vector_of(png(colour)), atol=1e-3)
+
+
 def test_plain_dicts_need_a_table_without_a_declared_key(tmp_path: Path) -> None:
     """Why `table_schema` does not declare the primary key: the day this fails, it can."""
     table = lancedb.connect(tmp_path).create_table(
@@ -338,3 +357,11 @@ def test_a_model_that_was_not_allowed_is_not_read(tmp_path: Path) -> None:
         function.ndims()
     with pytest.raises(ModelError, match="not a known checkpoint"):
         function.compute_source_embeddings(["x"])
+
+
+def test_a_job_says_at_once_that_it_writes_no_vectors_of_16_bits(place: TableLocation) -> None:
+    table = lancedb.connect(place.db).open_table(place.name)
+    table.alter_columns({"path": "vector", "data_type": pa.list_(pa.float16(), FAKE_SPEC.dim)})
+    table.add([{"id": "new", "image": png(RED)}])  # by LanceDB it works
+    with pytest.raises(TableError, match=r"'vector' .* is fixed_size_list<item: halffloat>\[32\], but a job writes"):
+        lance_align.backfill(db=place.db, table=place.name, executor="local")

@@ -45,11 +45,11 @@ def test_vectors_are_the_cpus(precision: Precision, least: float, batch_size: in
 
 
 def test_auto_is_bfloat16() -> None:
+    """Not bit by bit: each encoder takes the order of memory that was faster for it, which adds in another order."""
     pixels = probe_pixels(resolve_spec("align-tiny").image)
-    np.testing.assert_array_equal(
-        encoder("cuda", precision="auto").encode_pixels(pixels),
-        encoder("cuda", precision="bfloat16").encode_pixels(pixels),
-    )
+    chosen, named = encoder("cuda", precision="auto"), encoder("cuda", precision="bfloat16")
+    assert agreement(chosen.encode_pixels(pixels), named.encode_pixels(pixels)) > MIN_COSINE_BFLOAT16
+    assert chosen.choices["precision"] == named.choices["precision"] == "bfloat16"
 
 
 def test_a_compiled_tower_gives_the_same_vectors() -> None:
@@ -62,10 +62,24 @@ def test_a_compiled_tower_gives_the_same_vectors() -> None:
 def test_batches_arrive_whole_and_in_order() -> None:
     """With work on the caller's stream that a copy could overtake."""
     device = torch.device("cuda")
-    batches = [torch.full((64, 1024, 1024), number, dtype=torch.uint8) for number in range(12)]
+    batches = [np.full((64, 1024, 1024), number, dtype=np.uint8) for number in range(12)]
     busy = torch.randn(4096, 4096, device=device)
     sums = []
-    for batch in on_device(iter(batches), device):
+    for batch in on_device(iter(batches), device, whole=lambda rows: rows + 1):
         busy = busy @ busy.T / 4096
         sums.append(batch.sum(dtype=torch.int64))
     assert [int(each) for each in sums] == [number * 64 * 2**20 for number in range(12)]
+
+
+def test_settings_of_the_process_come_back() -> None:
+    before = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        exact, found = encoder("cpu", precision="float32"), encoder("cuda", precision="float32")
+        pixels = probe_pixels(exact.spec.image)
+        assert agreement(found.encode_pixels(pixels), exact.encode_pixels(pixels)) > MIN_COSINE
+        assert torch.backends.cudnn.benchmark
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.fp32_precision = before

@@ -111,6 +111,18 @@ TYPES = {
     "id": pa.int64(),
     "hf": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     "score": pa.float32(),
+    "hash": pa.binary(20),
+    "uuid": pa.uuid(),
+    "images": pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})),
+    "image_urls": pa.list_(pa.string()),
+    "image_0": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    "image_1": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    "image_url": pa.string(),
+    "left": pa.binary(),
+    "right": pa.binary(),
+    "picture": pa.binary(),
+    "image_source": pa.string(),
+    "title_de": pa.string(),
 }
 
 
@@ -125,6 +137,11 @@ TYPES = {
         (["caption", "score"], {}, (None, None, "caption", None, ("caption", "score"))),
         (["image", "caption"], {"embed": "both"}, ("image", "bytes", "caption", None, ("caption",))),
         (["image", "caption"], {"embed": "text"}, (None, None, "caption", None, ("image", "caption"))),
+        (["image", "photo"], {}, ("image", "bytes", None, None, ("photo",))),
+        (["images", "caption"], {"embed": "text"}, (None, None, "caption", None, ("images", "caption"))),
+        (["score", "hash", "image"], {"id": "hash"}, ("image", "bytes", None, "hash", ("score",))),
+        (["uuid", "image"], {}, ("image", "bytes", None, "uuid", ())),
+        (["image_source", "score"], {}, (None, None, "image_source", None, ("image_source", "score"))),
     ],
 )
 def test_columns_are_recognised_by_name_and_type(
@@ -135,10 +152,52 @@ def test_columns_are_recognised_by_name_and_type(
     assert (columns.image, columns.image_kind, columns.text, columns.id, columns.travelling) == chosen
 
 
+@pytest.mark.parametrize(
+    ("names", "said", "message"),
+    [
+        (
+            ["image_0", "image_1", "caption"],
+            {},
+            r"columns that may be the images: image_0 .*, image_1 .*--image image_0",
+        ),
+        (["left", "right", "caption"], {}, r"columns that may be the images: left \(binary\), right .*--image left"),
+        (["photo", "picture", "caption"], {}, r"columns that may be the images: photo .*, picture .*--image photo"),
+        (
+            ["images", "caption"],
+            {},
+            r"a column that may be the images: images .*holds several images a row.*--embed text",
+        ),
+        (["image_urls", "caption"], {"embed": "both"}, r"'image_urls' holds several images a row"),
+        (["image_url", "caption"], {}, r"a column that may be the images: image_url .*--image image_url"),
+        (["images", "caption"], {"image": "images"}, r"image column 'images' is list<.*expected binary"),
+        (
+            ["file_name", "score"],
+            {"embed": "both"},
+            r"no column that looks like texts \(ids and names of files are none\)",
+        ),
+        (["image_source", "title_de", "score"], {}, r"columns that may be the texts: image_source, title_de; .*--text"),
+    ],
+)
+def test_what_is_not_clear_is_asked_and_not_passed_over(
+    names: list[str], said: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    pq.write_table(pa.schema([(name, TYPES[name]) for name in names]).empty_table(), tmp_path / "in.parquet")
+    with pytest.raises(SourceError, match=message):
+        choose_columns(open_source(tmp_path / "in.parquet"), **said)
+
+
+def test_the_names_of_files_in_a_folder_are_no_captions(tmp_path: Path) -> None:
+    (tmp_path / "red car.png").touch()
+    for embed in ("both", "text"):
+        with pytest.raises(SourceError, match="names of files are none"):
+            choose_columns(open_source(tmp_path), embed=embed)
+
+
 def test_columns_that_are_not_there_are_answered_with_those_that_are(tmp_path: Path) -> None:
     pq.write_table(pa.table({"score": [1.0]}), tmp_path / "in.parquet")
     with pytest.raises(
-        SourceError, match=r"no column that looks like texts; name it with --text; its columns are score \(double\)"
+        SourceError,
+        match=r"no column that looks like texts .*; name it with --text; its columns are score \(double\)",
     ):
         choose_columns(open_source(tmp_path / "in.parquet"))
     with pytest.raises(SourceError, match=r"no column that looks like images"):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 
 from lance_align import JobReport, embed
 from lance_align.errors import JobError
+from lance_align.jobs.executors.base import ExecutorName
 from lance_align.testing import Faults
-from tests.corpus import parquet, pictures
+from tests.corpus import parquet, pictures, png, stored
 from tests.invariants import check, count
-from tests.processes import killing, wait_until_gone, workers
+from tests.processes import descendants, killing, wait_until_gone, workers
+from tests.web import Answer, body, policy, serving, status
 
 ROOT = Path(__file__).parent.parent
 ROWS, GROUP_ROWS, BLOCK_ROWS, COMMIT_ROWS = 240, 12, 8, 32
@@ -38,16 +41,21 @@ def source(rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parquet(rows, tmp_path_factory.mktemp("source") / "in.parquet", group_rows=GROUP_ROWS)
 
 
-def job(source: Path, db: Path, **options: Any) -> JobReport:
-    """The command under test, in this process and its Ray."""
+BOTH = pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+
+
+def job(source: Path, db: Path, *, executor: ExecutorName = "local", **options: Any) -> JobReport:
+    """The command under test, in this process."""
     given: dict[str, Any] = {"block_rows": BLOCK_ROWS, "commit_rows": COMMIT_ROWS, "progress": False}
+    given["executor"] = executor
     return embed(source, db=db, table="t", model="fake", **given | options)
 
 
-def start(source: Path, db: Path, *, commit_rows: int = COMMIT_ROWS) -> subprocess.Popen[str]:
-    """The same by the pipeline, with a Ray of its own, in a process group of its own as a terminal would have it."""
+def start(source: Path, db: Path, executor: str, *, commit_rows: int = COMMIT_ROWS) -> subprocess.Popen[str]:
+    """The same by the pipeline, in a process group of its own as a terminal would have it, and with its own Ray."""
     command = [sys.executable, ROOT / "pipelines" / "embed.py", source, "--db", db, "--table", "t", "--model", "fake"]
     command += ["--block-rows", BLOCK_ROWS, "--commit-rows", commit_rows, "--no-progress"]
+    command += ["--executor", executor]
     clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
         list(map(str, command)),
@@ -57,6 +65,11 @@ def start(source: Path, db: Path, *, commit_rows: int = COMMIT_ROWS) -> subproce
         text=True,
         start_new_session=True,
     )
+
+
+def processes_of(pid: int, executor: str) -> list[int]:
+    """What a run has started that must go with it: all of it, but for Ray's own agents."""
+    return workers(pid, RAYS_WORKERS) if executor == "ray" else list(descendants(pid))
 
 
 def slow_down(faults: Faults, *, seconds: float = 0.1) -> None:
@@ -75,7 +88,7 @@ def test_workers_killed_every_two_seconds(number: int, tmp_path: Path) -> None:
         slow_down(faults, seconds=0.2)
         # In all or, where each test has to be short, as many as a single task survives.
         with killing(ACTORS, READERS, every_s=2.0, most=1000 if number > ROWS else 6) as killed:
-            report = job(source, tmp_path)
+            report = job(source, tmp_path, executor="ray")
         redone = faults.rows("after_fragment") - number
     print(f"killed {len(killed)} workers in {report.elapsed_s:.0f} s, {redone} rows redone")
     assert {ACTORS, READERS} <= set(killed)
@@ -85,6 +98,7 @@ def test_workers_killed_every_two_seconds(number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, rows: pa.Table, tmp_path: Path) -> None:
     with Faults() as faults:
         slow_down(faults)
@@ -98,7 +112,7 @@ def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, ro
         killer = threading.Thread(target=kill)
         killer.start()
         with pytest.raises(JobError, match="which ids are done died; what is committed stays; run the same") as raised:
-            job(source, tmp_path)
+            job(source, tmp_path, executor="ray")
         killer.join()
         # Though the error is kept here, as a notebook keeps it: else the next job waits for processors for ever.
         assert not wait_until_gone(workers(os.getpid(), ["MapWorker"]), seconds=30)
@@ -110,27 +124,20 @@ def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, ro
     check(tmp_path, "t", rows)
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(
-    "share",
-    [
-        pytest.param(0.25, marks=pytest.mark.slow),
-        pytest.param(0.5, marks=pytest.mark.slow),
-        pytest.param(0.75, marks=pytest.mark.slow),
-    ],
-)
-def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
+@BOTH
+@pytest.mark.parametrize("share", [0.25, pytest.param(0.5, marks=pytest.mark.slow), 0.75])
+def test_the_driver_killed(executor: str, share: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
     with Faults() as faults:
         slow_down(faults)
-        with start(source, tmp_path) as process:
+        with start(source, tmp_path, executor) as process:
             while process.poll() is None and count(tmp_path / "t.lance") < share * ROWS:
                 time.sleep(0.02)
-            ours = workers(process.pid, RAYS_WORKERS)
+            ours = processes_of(process.pid, executor)
             process.kill()
         assert process.returncode == -signal.SIGKILL
         committed = count(tmp_path / "t.lance")
         assert share * ROWS <= committed < ROWS
-        assert not wait_until_gone(ours, seconds=120)  # Ray's processes go with the driver
+        assert not wait_until_gone(ours, seconds=120)  # they go with the driver
         faults.mend()
         report = job(source, tmp_path)
         assert (report.already_there, report.embedded) == (committed, ROWS - committed)
@@ -140,21 +147,14 @@ def test_the_driver_killed(share: float, source: Path, rows: pa.Table, tmp_path:
     check(tmp_path, "t", rows)
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(
-    ("site", "rounds"),
-    [
-        # Plain CI kills a driver here too: tests/test_cleanup.py, which looks at what is left behind.
-        pytest.param("before_commit", 1, marks=pytest.mark.slow),
-        pytest.param("after_commit", 2, marks=pytest.mark.slow),
-    ],
-)
+@BOTH
+@pytest.mark.parametrize(("site", "rounds"), [("before_commit", 1), ("after_commit", 2)])
 def test_the_driver_killed_around_a_commit(
-    site: Any, rounds: int, source: Path, rows: pa.Table, tmp_path: Path
+    executor: str, site: Any, rounds: int, source: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
     with Faults() as faults:
         faults.at(site, "kill", skip=1, times=1)
-        with start(source, tmp_path) as process:
+        with start(source, tmp_path, executor) as process:
             process.wait(timeout=300)
         assert process.returncode == -signal.SIGKILL
         committed = count(tmp_path / "t.lance")
@@ -163,23 +163,20 @@ def test_the_driver_killed_around_a_commit(
     check(tmp_path, "t", rows)
 
 
-@pytest.mark.usefixtures("ray_session")
+@BOTH
 @pytest.mark.parametrize(
     ("number", "status"),
-    [
-        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
-    ],
+    [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="Ctrl-C")],
 )
 def test_a_signal_ends_a_run_cleanly(
-    number: signal.Signals, status: int, source: Path, rows: pa.Table, tmp_path: Path
+    executor: str, number: signal.Signals, status: int, source: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
     with Faults() as faults:
         slow_down(faults)
-        with start(source, tmp_path, commit_rows=ROWS) as process:
+        with start(source, tmp_path, executor, commit_rows=ROWS) as process:
             while process.poll() is None and faults.rows("after_fragment") < 6 * BLOCK_ROWS:
                 time.sleep(0.02)
-            ours = workers(process.pid, RAYS_WORKERS)
+            ours = processes_of(process.pid, executor)
             if number == signal.SIGINT:
                 os.killpg(process.pid, number)  # as a terminal does: Ray's processes get it too
             else:
@@ -196,14 +193,14 @@ def test_a_signal_ends_a_run_cleanly(
     check(tmp_path, "t", rows)
 
 
-@pytest.mark.slow
-def test_a_second_ctrl_c_leaves_at_once(source: Path, tmp_path: Path) -> None:
+@BOTH
+def test_a_second_ctrl_c_leaves_at_once(executor: str, source: Path, tmp_path: Path) -> None:
     with Faults() as faults:
         faults.at("before_commit", "hang")
-        with start(source, tmp_path) as process:
+        with start(source, tmp_path, executor) as process:
             while process.poll() is None and faults.fired("before_commit") == 0:
                 time.sleep(0.02)
-            ours = workers(process.pid, RAYS_WORKERS)
+            ours = processes_of(process.pid, executor)
             process.send_signal(signal.SIGINT)
             time.sleep(1)
             assert process.poll() is None  # a commit is under way
@@ -211,6 +208,40 @@ def test_a_second_ctrl_c_leaves_at_once(source: Path, tmp_path: Path) -> None:
             process.wait(timeout=5)
         assert process.returncode == 130
         assert not wait_until_gone(ours, seconds=120)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", ["come", "go"])
+def test_a_reader_is_killed_while_pictures_come_or_go(sign: str, tmp_path: Path) -> None:
+    """The task's second execution finds other bytes than the first, whose first tables have left it already."""
+    number, flaky = 200, 40
+    picture = png(0, side_px=400)
+    killed = threading.Event()
+
+    def answer(which: int) -> Answer:
+        def answered(handler: BaseHTTPRequestHandler) -> None:
+            if which == number - 10 and not killed.is_set():
+                readers = workers(os.getpid(), [READERS])
+                killed.set()
+                time.sleep(2)  # let go of the tables before
+                for pid in readers:
+                    os.kill(pid, signal.SIGKILL)
+                return
+            is_bad = which < flaky and killed.is_set() == (sign == "go")
+            (status(404) if is_bad else body(picture))(handler)
+
+        return answered
+
+    with serving({f"/{which}.png": answer(which) for which in range(number)}) as web:
+        here = f"127.0.0.1:{web.port}"
+        lines = ["id,image"] + [f"r{which},http://{here}/{which}.png" for which in range(number)]
+        (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+        report = job(tmp_path / "list.csv", tmp_path, executor="ray", fetch_hosts=policy(here), index="none")
+    assert killed.is_set()
+    assert report.rows_read == report.rows_written == number
+    found = stored(tmp_path, "t")
+    assert len(found) == len({row["id"] for row in found}) == number
 
 
 TWO_NODES = """

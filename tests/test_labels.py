@@ -74,7 +74,7 @@ def test_two_sets_of_labels(photos: Any) -> None:
         (lambda t: lance_align.add_labels(t, LABELS, template="car"), ArgumentError, "no place for the label"),
         (lambda t: lance_align.add_labels(t, LABELS, column="caption"), TableError, "'caption' already"),
         (lambda t: lance_align.add_labels(t, LABELS, vector_column="text"), TableError, "no vector column 'text'"),
-        (lambda t: lance_align.add_labels(t, LABELS, column="a.b"), TableError, "could not add labels"),
+        (lambda t: lance_align.add_labels(t, LABELS, column="a.b"), ArgumentError, "a period or a backtick"),
         (lambda t: lance_align.add_labels(t, LABELS, model="no such model"), ModelError, "unknown model"),
     ],
 )

@@ -137,3 +137,66 @@ def test_any_words_in_any_order_give_a_unit_vector_or_cancel(parts: list[tuple[s
         return
     assert abs(float(np.linalg.norm(vector)) - 1) < 1e-5
     np.testing.assert_allclose(vector, backward.encode(encoder), atol=1e-3)
+
+
+@given(
+    first=st.floats(min_value=1e-300, max_value=1.7e308),
+    share=st.floats(min_value=1e-3, max_value=1.0),
+    factors=st.lists(st.floats(min_value=1e-300, max_value=1.7e308), max_size=3),
+)
+@settings(max_examples=60, deadline=None)
+def test_weights_of_any_size_lead_where_their_proportions_say(first: float, share: float, factors: list[float]) -> None:
+    encoder = load_encoder("fake")
+    second = first * share
+    expected = unit(text(encoder, "a").astype(np.float64) + second / first * text(encoder, "b"))
+    try:
+        query = Query("a", first) + Query("b", second)
+        for factor in factors:
+            query = query * factor
+    except ArgumentError as error:
+        assert "multiply to" in str(error)  # noqa: PT017  # beyond what a float holds, and said
+        return
+    np.testing.assert_allclose(query.encode(encoder), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e200, 1.7e308])
+def test_an_embedding_of_any_length_is_a_direction(encoder: Encoder, scale: float) -> None:
+    direction = text(encoder, "red").astype(np.float64)
+    direction /= np.abs(direction).max()
+    np.testing.assert_allclose(Query(direction * scale).encode(encoder), unit(direction), atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [10**400, -(10**400), float("inf")])
+def test_a_weight_beyond_all_floats_is_refused(weight: float) -> None:
+    with pytest.raises(ArgumentError, match="expected a finite number"):
+        Query("a", weight)
+
+
+def test_words_that_name_a_picture_are_told_once_and_searched_as_words(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "red.PNG").write_bytes(RED)
+    monkeypatch.chdir(tmp_path)
+    named = {
+        str(tmp_path / "red.PNG"): r"path of a file.*pathlib\.Path\(",
+        "red.PNG": r"path of a file",
+        "https://example.org/cats/1.jpg?size=big": "URL of a picture.*nothing is fetched",
+        "s3://bucket/1.webp": "URL of a picture",
+        "data:image/png;base64,AAAA": "URL of a picture",
+    }
+    for words, said in named.items():
+        with pytest.warns(UserWarning, match=said):
+            query = Query(words)
+        vector = Query(words).encode(encoder)  # no second warning
+        np.testing.assert_allclose(vector, text(encoder, words), atol=1e-6)
+        assert query.parts[0].kind == "text"
+    for words in (
+        "red",
+        "blue.png",
+        "a/b",
+        "https://example.org/cats",
+        "a photo of a.png cat",
+        "~nobody/x.png",
+        "a\0.png",
+    ):
+        Query(words)  # where there is no such file there is nothing to say

@@ -71,10 +71,11 @@ def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"the head did not start: {log.read_text()}")
 
 
-def test_the_pipeline_runs_as_a_ray_job(dashboard: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entrypoint", [["pipelines/embed.py"], ["python", "pipelines/embed.py"]])
+def test_the_pipeline_runs_as_a_ray_job(entrypoint: list[str], dashboard: str, tmp_path: Path) -> None:
     source = parquet(pictures(30), tmp_path / "in.parquet")
     command = ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
-    command += ["python", "pipelines/embed.py", str(source), "--db", str(tmp_path), "--table", "t", "--model", "fake"]
+    command += [*entrypoint, str(source), "--db", str(tmp_path), "--table", "t", "--model", "fake"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "embedded                 30" in done.stdout

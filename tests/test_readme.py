@@ -43,8 +43,11 @@ def test_its_first_commands_are_what_ci_runs() -> None:
     install, test = [line.split("#")[0].strip() for line in blocks("bash")[0].strip().splitlines()]
     assert install == 'pip install -e ".[demo]" && python pipelines/embed.py'
     assert test == 'pip install -e ".[test]" && pytest'
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert 'pip install -q -e ".[test]"\npytest' in ci
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert ci[-1] == "pytest -q"
+    assert 'pip install -q -e ".[test]"' in ci
+    linters = TEXT.split("`.ci/run` runs these first:", 1)[1].split("```")[1].strip().splitlines()[1:]
+    assert ci[-1 - len(linters) : -1] == linters
 
 
 def test_its_links_lead_somewhere() -> None:

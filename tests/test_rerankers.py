@@ -129,6 +129,21 @@ def test_paths_are_read_where_that_is_allowed(blip: Path, tmp_path: Path) -> Non
     assert reranker.rerank_vector(TEXT, results).column("_relevance_score").null_count == 1
 
 
+def test_paths_lead_out_of_no_folder(blip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in (folder / "inside.png", tmp_path / "outside.png"):
+        path.write_bytes(encoded(scene(40, 32, seed=1), "PNG"))
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "circle").symlink_to(folder / "circle")
+    inside = ["inside.png", str(folder / "inside.png"), "../pictures/inside.png"]
+    outside = ["../outside.png", str(tmp_path / "outside.png"), "link.png", "circle/x.png", "a\0.png", "", "."]
+    reranker = MatchReranker(blip, column="uri", root=folder, device="cpu")
+    found = reranker.rerank_vector(TEXT, pa.table({"uri": inside + outside}))
+    scored = {row["uri"] for row in found.to_pylist() if row["_relevance_score"] is not None}
+    assert scored == set(inside)
+
+
 def test_segments_are_those_of_transformers(groupvit: Path) -> None:
     theirs = Reference("groupvit", groupvit)
     pictures = [scene(48, 40, seed=seed) for seed in range(3)]

@@ -6,12 +6,14 @@ import io
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import ray
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,7 +24,7 @@ from lance_align.errors import ArgumentError, JobError, SourceError
 from lance_align.jobs.pairs import table_pairs
 from lance_align.jobs.train import TrainJob, train_on_table
 from lance_align.spec import ImageSpec
-from lance_align.training import LogLine, TrainOptions
+from lance_align.training import Batch, LogLine, TrainOptions
 from lance_align.training.log import logged
 from tests.family_models import save_family
 from tests.training_pairs import captions
@@ -97,6 +99,122 @@ def test_a_run_goes_on_with_the_rows_it_began_with(table: str, clip: str, tmp_pa
         train(grown, steps=4)
 
 
+OTHER_TERMS: list[tuple[dict[str, Any], str]] = [
+    ({"text": "more words"}, "text words, not more words"),
+    ({"image": "again"}, "image photo, not again"),
+    ({"held_out": 5}, "held_out 4, not 5"),
+    ({"version": 2}, "version 1, not 2"),
+    ({"model": "align-tiny"}, r"model .*clip \(\w{12}\), not align-tiny \(\w{12}\)"),
+    (
+        {"model": None, "vision_model": "CLIP", "text_model": "CLIP"},
+        r"model .*, not None; vision_model None, not .*clip .*; projection_dim None, not 512",
+    ),
+    ({"options": {"batch_size": 6}}, "batch_size 8, not 6"),
+    ({"options": {"seed": 1}}, "seed 0, not 1"),
+    ({"options": {"freeze_text_tower": True}}, "freeze_text_tower False, not True"),
+    ({"options": {"seed": 1, "batch_size": 6}}, "batch_size 8, not 6; seed 0, not 1"),
+]
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_run_on_other_terms_is_refused_by_name(table: str, clip: str, tmp_path: Path, is_finished: bool) -> None:
+    """Weights of the same shapes would be taken over without a word, and held-out rows be learnt from."""
+    lance.dataset(str(shutil.copytree(table, tmp_path / "pairs.lance"))).add_columns(
+        {"again": "photo", "more words": "words"}
+    )
+    first: dict[str, Any] = {"steps": 2, "batch_size": 8, "average_decay": 0.0, "device": "cpu"}
+    begun: dict[str, Any] = {
+        "table": str(tmp_path / "pairs.lance"),
+        "image": "photo",
+        "text": "words",
+        "out": tmp_path / "out",
+        "model": clip,
+        "held_out": 4,
+        "version": 1,
+    }
+
+    def train(changes: dict[str, Any]) -> None:
+        options = TrainOptions(**first | changes.get("options", {}))
+        given = {name: clip if value == "CLIP" else value for name, value in changes.items()}
+        train_on_table(TrainJob(**begun | given | {"options": options}))
+
+    train({})
+    if not is_finished:
+        (tmp_path / "out" / "model.safetensors").unlink()
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    for changes, told in OTHER_TERMS:
+        with pytest.raises(ArgumentError, match=f"holds a run on other terms: {told}; train into another directory"):
+            train(changes)
+    assert trained == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    train({"options": {"steps": 3, "learning_rate": 1e-4, "pairs_per_pass": 4}})
+    moved = shutil.copytree(clip, tmp_path / "the same model elsewhere")
+    train({"model": str(moved), "version": None, "options": {"steps": 3}})
+
+
+def test_a_model_is_not_written_over(table: str, clip: str, tmp_path: Path) -> None:
+    mine = shutil.copytree(clip, tmp_path / "mine")
+    job = TrainJob(
+        table=table, image="photo", text="words", out=mine, options=TrainOptions(steps=1, batch_size=8), model=clip
+    )
+    with pytest.raises(ArgumentError, match="mine holds a model or a checkpoint, but no record of its run"):
+        train_on_table(job)
+
+
+def test_what_cells_name_is_read_below_the_database_alone(table: str, tmp_path: Path) -> None:
+    pictures = lance.dataset(table).to_table()["photo"].to_pylist()
+    database = tmp_path / "db"
+    (database / "photos").mkdir(parents=True)
+    for folder in (tmp_path, database / "photos"):
+        for place, picture in enumerate(pictures[:2]):
+            (folder / f"{place}.png").write_bytes(picture)
+    (database / "link.png").symlink_to(tmp_path / "0.png")
+    inside = ["photos/0.png", str(database / "photos" / "1.png")]
+    outside = [str(tmp_path / "0.png"), "../1.png", "link.png", f"file://{tmp_path}/0.png", "http://127.0.0.1:9/0.png"]
+    cells = pa.table({"photo": [*inside, *outside], "words": captions(len(inside) + len(outside))})
+    lance.write_dataset(cells, database / "pairs.lance")
+
+    def read(**allowed: bool) -> Batch:
+        pairs, _ = table_pairs(str(database / "pairs.lance"), "photo", "words", IMAGE, **allowed)
+        return pairs.batch(len(cells), np.random.default_rng(0))
+
+    assert read().texts == tuple(captions(2))
+    assert (read().skipped, read().problem[:5]) == (5, "fetch")
+    assert len(read(allow_outside=True)) == len(cells) - 1  # URLs need hosts
+
+
+def test_columns_that_hold_no_pairs_are_refused(table: str, tmp_path: Path) -> None:
+    rows = lance.dataset(table).to_table()
+    lists = pa.array([[caption] * 5 for caption in captions(14)])
+    number = pa.array(range(14))
+    uri = str(tmp_path / "lists.lance")
+    lance.write_dataset(rows.append_column("lists", lists).append_column("number", number), uri)
+    for image, text, message in (
+        ("photo", "lists", "'lists' is list<item: string>; expected captions as strings; give each caption a row"),
+        ("photo", "number", "'number' is int64; expected captions as strings"),
+        ("number", "words", "'number' is int64; expected encoded images as binary, or paths"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            table_pairs(uri, image, text, IMAGE)
+    (tmp_path / "train.json").write_text('{"image_path": "0.png", "caption": "a red car"}\n')
+    with pytest.raises(SourceError, match=r"train\.json is a file; expected a Lance table .*with embed first"):
+        table_pairs(str(tmp_path / "train.json"), "image_path", "caption", IMAGE)
+
+
+def test_no_picture_is_in_both_parts(table: str, tmp_path: Path) -> None:
+    """Five captions a picture, as in COCO, a row for each."""
+    rows = lance.dataset(table).to_table().to_pylist()[:12]
+    many = [{"photo": row["photo"], "words": f"{row['words']} {n}"} for n in range(5) for row in rows]
+    uri = str(tmp_path / "coco.lance")
+    lance.write_dataset(pa.Table.from_pylist(many), uri)
+    pairs, kept = table_pairs(uri, "photo", "words", IMAGE, held_out=4, seed=1)
+    assert kept is not None
+    trained = pairs.batch(60, np.random.default_rng(0))
+    assert len(trained) + trained.skipped == 56
+    assert len(trained) == 60 - 5 * len(kept.pictures()) < 56
+    assert not {picture for _, picture in trained.identities} & kept.pictures()
+    assert trained.problem == "null: its picture is held out"
+
+
 @pytest.mark.slow  # half a minute; test_training_workers compares the workers' gradients without Ray
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_of_ray_train_make_the_model_of_one(table: str, clip: str, tmp_path: Path) -> None:
@@ -168,6 +286,26 @@ def test_a_worker_that_fails_alone_ends_the_others(table: str, clip: str, tmp_pa
     job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model=clip)
     with pytest.raises(JobError, match=r"cannot be written \(FileExistsError"):
         train_on_table(job, workers=2)
+
+
+@pytest.mark.slow  # Ray Train's controller starts
+@pytest.mark.usefixtures("ray_session")
+def test_workers_without_a_place_are_not_waited_for_without_end(
+    table: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
+    cpus = int(ray.cluster_resources()["CPU"])
+    busy = ray.util.placement_group([{"CPU": 1}])
+    try:
+        assert busy.wait(30)
+        options = TrainOptions(steps=1, batch_size=8, device="cpu")
+        job = TrainJob(table=table, image="photo", text="words", out=tmp_path, options=options, model=clip)
+        with pytest.raises(
+            JobError, match=rf"{cpus} workers with 1 CPUs each did not start in 3 s; .* 0 GPUs; {cpus - 1}"
+        ):
+            train_on_table(job, workers=cpus)
+    finally:
+        ray.util.remove_placement_group(busy)
 
 
 def test_a_directory_that_cannot_be_written_is_said(table: str, clip: str, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from transformers.models.efficientnet.image_processing_pil_efficientnet import E
 from lance_align.benchmarks.weights import build_model
 from lance_align.corpora.scenes import draw_scene, scene_at
 from lance_align.encoders import load_encoder, resolve_spec
-from lance_align.errors import ArgumentError, ModelError
+from lance_align.errors import ArgumentError, ModelError, SourceError
 from lance_align.spec import ImageSpec
-from lance_align.training import LogLine, Trainable, Trainer, TrainOptions, load_trainable, recipe
+from lance_align.training import Batch, LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, recipe
 from lance_align.training.optim import batch_norms, learning_rate
 from lance_align.training.sources import ScenePairs, draw_scene_pairs
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
@@ -107,6 +109,88 @@ def test_a_damaged_checkpoint_is_refused_without_running_it(drawn: ScenePairs, t
     (tmp_path / "checkpoint" / "optimizer.pt").write_bytes(b"cos\nsystem\n(S'false'\ntR.")  # a pickle that runs code
     with pytest.raises(ModelError, match="cannot be continued"):
         Trainer(fresh(drawn), drawn, options(steps=1), directory=tmp_path)
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_without_one(
+    drawn: ScenePairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as on_a_gpu:
+        on_a_gpu.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        Trainer(fresh(drawn), drawn, options(steps=2), directory=tmp_path).run()
+    saved = (tmp_path / "checkpoint" / "optimizer.pt").read_bytes()
+    assert b"cuda:0" in saved
+    again = Trainer(fresh(drawn), drawn, options(steps=3, device="cpu"), directory=tmp_path)
+    assert again.step == 2
+    again.run()
+
+
+def test_the_next_batch_is_drawn_while_the_model_learns(drawn: ScenePairs) -> None:
+    steps = 4
+    seen: list[int] = []
+    drawn_at = [threading.Event() for _ in range(steps)]
+    at = threading.Event()  # set where the model has not waited in vain
+
+    class Source:
+        def batch(self, size: int, rng: np.random.Generator) -> Batch:
+            found = drawn.batch(size, rng)
+            seen.append(len(seen))
+            drawn_at[seen[-1]].set()
+            return found
+
+    trainable = fresh(drawn)
+
+    def learn(*_: Any) -> None:
+        if trainable.model.training and (trainer.step == steps - 1 or drawn_at[trainer.step + 1].wait(timeout=20)):
+            at.set()
+
+    trainable.model.vision_model.register_forward_pre_hook(learn)
+    changes: dict[str, object] = {"steps": steps, "average_decay": 0.0, "freeze_batch_norm": True}
+    trainer = Trainer(trainable, Source(), options(**changes))
+    done = trainer.run()
+    assert at.is_set()
+    assert seen == list(range(steps))  # and none for a step that does not come
+    plain = Trainer(fresh(drawn), drawn, options(**changes)).run()
+    assert all(torch.equal(value, weights(plain)[name]) for name, value in weights(done).items())
+
+
+def test_an_error_of_a_source_comes_at_its_own_step(drawn: ScenePairs) -> None:
+    class Ending:
+        calls = 0
+
+        def batch(self, size: int, rng: np.random.Generator) -> Batch:
+            self.calls += 1
+            if self.calls == 3:
+                raise SourceError("no more rows")
+            return drawn.batch(size, rng)
+
+    lines: list[LogLine] = []
+    with pytest.raises(SourceError, match="no more rows"):
+        Trainer(fresh(drawn), Ending(), options(steps=9, log_every=1), report=lines.append).run()
+    assert [line.step for line in lines] == [1, 2]
+
+
+def test_pictures_are_read_by_several_threads() -> None:
+    both = threading.Barrier(2, timeout=20)
+    picture = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
+
+    def read(value: Any) -> Any:
+        both.wait()
+        return value
+
+    def fetch(places: Any) -> list[Any]:
+        return [(picture, f"text {place}") for place in places]
+
+    image = ImageSpec(resize=(SIDE_PX, SIDE_PX), crop=(SIDE_PX, SIDE_PX))
+    batch = RowPairs(fetch, 2, image, read).batch(2, np.random.default_rng(0))
+    assert batch.texts == ("text 0", "text 1")
+
+
+def test_captions_that_are_no_text_are_skipped() -> None:
+    image = ImageSpec(resize=(SIDE_PX, SIDE_PX), crop=(SIDE_PX, SIDE_PX))
+    picture = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
+    rows: list[Any] = [(picture, "a red car"), (picture, ["a", "list"]), (picture, " "), (picture, None), (7, "x")]
+    (batch,) = RowPairs(lambda places: [rows[place] for place in places], len(rows), image).batches(9)
+    assert (batch.texts, batch.skipped) == (("a red car",), 4)
 
 
 def test_minutes_end_a_run_too(drawn: ScenePairs) -> None:

@@ -10,6 +10,7 @@ import lance
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lance_align
@@ -20,6 +21,8 @@ from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.sources import open_source
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.commits import Committer
+from lance_align.tables.digests import content_hash, row_digests
+from lance_align.tables.done import read_failed_ids
 from lance_align.tables.fragments import write_fragments
 from lance_align.tables.location import TableLocation, table_location
 from lance_align.tables.metadata import FUNCTIONS_KEY, SPEC_KEY
@@ -423,3 +426,188 @@ def test_a_job_says_that_it_keeps_thumbnails(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     for keep in KEEPS:
         assert choose_columns(source, keep=keep).layout.thumbnails is (keep == "thumbnail")
+
+
+def advice(found: Verification) -> str:
+    return " ".join(finding.advice for finding in found.findings if finding.check != "changed")
+
+
+def test_a_merge_insert_is_told_from_damage(many: TableLocation) -> None:
+    """LanceDB embeds the row again and knows nothing of our checksum and hash."""
+    table = opened(many)
+    updates = [{"id": f"id-{number:03}", "caption": "mine", "image": png(GREEN)} for number in (3, 21)]
+    table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(
+        [*updates, {"id": "new", "caption": "new", "image": png(RED)}]
+    )
+    found = lance_align.verify(table)
+    assert found.ok
+    assert checks(found) == {"changed": 2}
+    assert set(examples(found, "changed")) == {"id-003", "id-021"}
+    assert "delete" not in "".join(finding.advice for finding in found.findings)
+    assert "told:" in found.to_text()
+    found.raise_if_bad()
+    unseen = lance_align.verify(table, sample_rows=0)  # nobody can tell without the model
+    assert checks(unseen) == {"checksum": 2}
+    assert "if another program wrote these vectors, nothing is to be done" in advice(unseen)
+
+
+def test_a_merge_insert_beside_damage(many: TableLocation) -> None:
+    table = opened(many)
+    row = {"id": "id-003", "caption": "mine", "image": png(GREEN)}
+    table.merge_insert("id").when_matched_update_all().execute([row])
+    stored = next(row for row in table.to_arrow().to_pylist() if row["id"] == "id-040")
+    for byte, bit, what in ((4, 0, "checksum"), (3, 7, "checksum")):  # of the mantissa; the sign
+        path, at = place_of(many.uri, vector_bytes(stored["vector"]))
+        flip(path, at + byte, bit)
+        found = lance_align.verify(opened(many))
+        assert (found.ok, checks(found)) == (False, {what: 1, "changed": 1})
+        assert examples(found, what) == ("id-040",)
+        flip(path, at + byte, bit)
+
+
+def test_an_error_that_a_merge_insert_left_is_not_a_reason_to_delete(photos: Any) -> None:
+    photos.merge_insert("id").when_matched_update_all().execute(
+        [{"id": "broken", "caption": "whole now", "image": png(GREEN)}]
+    )
+    found = lance_align.verify(photos)
+    assert checks(found) == {"stray_reason": 1, "changed": 1}
+    assert "delete" not in advice(found)
+    assert [names.to_pylist() for names in read_failed_ids(photos.uri, ["vector"])] in ([], [[]])  # nothing to retry
+    photos.update(where="id = 'broken'", values={"error": None})
+    assert lance_align.verify(photos).ok
+
+
+def test_a_flipped_byte_of_a_caption_or_a_picture_is_found(many: TableLocation) -> None:
+    path, at = place_of(many.uri, b"caption 33")
+    flip(path, at + 3)
+    found = lance_align.verify(opened(many))
+    assert checks(found) == {"changed": 1}  # the vector is of the picture, which is whole
+    assert examples(found, "changed") == ("id-033",)
+    flip(path, at + 3)
+    picture = opened(many).to_arrow().column("image")[33].as_py()
+    path, at = place_of(many.uri, picture)
+    seen: set[str] = set()
+    for byte in range(0, len(picture), 5):
+        flip(path, at + byte, 2)
+        found = lance_align.verify(opened(many))
+        (what,) = checks(found)
+        assert checks(found)[what] == 1
+        assert examples(found, what)[0].startswith("id-033")
+        assert found.ok == (what == "changed")
+        seen.add(what)
+        flip(path, at + byte, 2)
+    assert "source" in seen
+    assert lance_align.verify(opened(many)).findings == ()
+
+
+def test_columns_added_dropped_or_renamed_by_others_do_not_make_rows_look_changed(many: TableLocation) -> None:
+    table = opened(many)
+    table.add_columns({"kind": "'bird'", "length": "length(caption)"})
+    lance_align.add_labels(table, ["a", "b"])
+    lance_align.attach(table, text="caption", vector="words", model="fake")
+    assert checks(lance_align.verify(table)) == {"no_reason": 60}
+    table.drop_columns(["words", "words_error"])
+    table.alter_columns({"path": "caption", "rename": "title"})
+    found = lance_align.verify(table)
+    assert "columns were changed since" in " ".join(found.unchecked)
+    assert checks(found) == {"metadata": 1}  # the entry of `words`, with which LanceDB's add fails
+    table.drop_columns(["title"])
+    assert "changed" not in checks(lance_align.verify(table))
+
+
+def test_rows_of_an_input_with_fewer_columns_have_their_hash_too(many: TableLocation) -> None:
+    schema = table_schema(pa.schema([]), Layout(), FAKE_SPEC)
+    committer = Committer.open_or_create(many.uri, schema)
+    table = rows(["fewer"], images=[png(RED)], captions=[None]).drop_columns(["caption"])
+    nothing = row_digests(table.select([]))
+    fewer = content_hash(nothing[0], png(RED))
+    table = table.set_column(table.schema.names.index("content_hash"), "content_hash", pa.array([fewer]))
+    committer.commit(write_fragments(many.uri, table), rows=1)
+    assert lance_align.verify(opened(many)).findings == ()
+
+
+SEARCH_FAILS = {
+    "dropped": (lambda table: table.drop_columns(["vector"]), "searches of it and table.add fail"),
+    "renamed": (lambda table: table.alter_columns({"path": "vector", "rename": "emb"}), "is it 'emb' now"),
+    "source renamed": (lambda table: table.alter_columns({"path": "image", "rename": "shot"}), "'image' is not there"),
+    "no function": (lambda table: set_functions(table, []), "0 embedding functions"),
+    "a stranger's": (lambda table: set_functions(table, [{"name": "theirs", "vector_column": "vector"}]), "'theirs'"),
+    "an argument": (lambda table: set_functions(table, None, beam=3), "has 'beam', which it does not take"),
+}
+
+
+def set_functions(table: Any, entries: Any, **arguments: Any) -> None:
+    if entries is None:
+        entries = json.loads(table.schema.metadata[FUNCTIONS_KEY])
+        entries[0]["model"].update(arguments)
+    table.to_lance().update_schema_metadata({FUNCTIONS_KEY.decode(): json.dumps(entries)})
+
+
+@pytest.mark.parametrize("what", SEARCH_FAILS)
+def test_a_table_whose_searches_must_fail_is_found_and_not_gone_on_with(
+    photos: Any, place: TableLocation, what: str
+) -> None:
+    spoil, said = SEARCH_FAILS[what]
+    spoil(photos)
+    found = lance_align.verify(opened(place))
+    assert said in examples(found, "metadata")[0]
+    assert "attach" in advice(found)
+    with pytest.raises(TableError) as caught:  # a run that finds nothing to do would call it finished
+        Committer.open_or_create(place.uri, photos_schema())
+    assert "\n" not in str(caught.value)
+    if what in ("no function", "a stranger's", "an argument"):
+        assert 'lance_align.attach(table, image="image", vector="vector") writes the function again' in str(
+            caught.value
+        )
+        lance_align.attach(opened(place), image="image")
+        assert lance_align.verify(opened(place)).ok
+        Committer.open_or_create(place.uri, photos_schema())
+
+
+def test_another_text_column_for_the_same_vectors_is_refused(tmp_path: Path) -> None:
+    place = write(tmp_path, Layout(embed="text", store="none", text="caption"), {"id": ["a"], "caption": ["one"]})
+    table = opened(place)
+    table.add_columns({"title": "caption"})
+    user = CAPTION.append(pa.field("title", pa.string()))
+    other = table_schema(user, Layout(embed="text", store="none", text="title"), FAKE_SPEC)
+    with pytest.raises(TableError, match="made from the text column 'caption', not from the text column 'title'"):
+        Committer.open_or_create(place.uri, other)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "bytes": {},
+    "texts": {"embed": "text"},
+    "both": {"embed": "both", "text": "caption"},
+    "uri": {"image": "path", "keep": "uri", "drop": ["image"]},
+    "paths": {"image": "path", "drop": ["image"]},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_of_the_job_have_the_hash_of_their_content(tmp_path: Path, layout: str) -> None:
+    pictures = [png(f"#{number * 7919:06x}") for number in range(6)]
+    for number, picture in enumerate(pictures):
+        (tmp_path / f"{number}.png").write_bytes(picture)
+    source = pa.table(
+        {
+            "id": [f"id-{number}" for number in range(6)],
+            "caption": ["one", None, "three", "four", "five", "six"],
+            "path": [f"{number}.png" for number in range(6)],
+            "number": pa.array(range(6), pa.int16()),
+            "price": pa.array([1, None, 3, 4, 5, 6], pa.decimal128(10, 2)),
+            "when": pa.array([1, 2, 3, None, 5, 6], pa.timestamp("us", "UTC")),
+            "tags": pa.array([["a"], [], None, ["b", None], ["c"], ["d"]]),
+            "kind": pa.array(["bird", "fish"] * 3).dictionary_encode(),
+            "box": pa.array([{"x": 1, "y": None}] * 6),
+            "image": pa.array(pictures, pa.binary()),
+        }
+    )
+    pq.write_table(source, tmp_path / "in.parquet")
+    options = LAYOUTS[layout]
+    where = {"db": tmp_path / "db", "table": "made", "model": "fake", "executor": "local", "progress": False}
+    lance_align.embed(tmp_path / "in.parquet", **where, **options)
+    table = opened(table_location(tmp_path / "db", "made"))
+    found = lance_align.verify(table)
+    assert (found.findings, found.unchecked) == ((), ())
+    table.update(where="id = 'id-3'", values={"number": 70})
+    assert examples(lance_align.verify(table), "changed") == ("id-3",)

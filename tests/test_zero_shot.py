@@ -53,9 +53,17 @@ def test_template_and_stored_vectors(model: Path) -> None:
     np.testing.assert_allclose(direct, stored, atol=1e-5)
 
 
-def test_pictures_without_a_vector_have_no_probabilities(model: Path) -> None:
-    found = lance_align.zero_shot([None, scene(9, 9, seed=1), b"junk"], LABELS, model=str(model), device="cpu")
-    assert np.isnan(found).all(axis=1).tolist() == [True, False, True]
+def test_pictures_without_a_vector_have_no_probabilities_and_a_reason(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [None, scene(9, 9, seed=1), b"junk", "https://example.org/cat.jpg"]
+    found = lance_align.zero_shot(images, LABELS, model=str(model), device="cpu")
+    assert np.isnan(found).all(axis=1).tolist() == [True, False, True, True]
+    assert [reason and reason.split(":")[0] for reason in found.reasons] == ["null", None, "format", "fetch"]
+    assert found.reasons[3] is not None
+    assert "https://example.org/cat.jpg: nothing is fetched here" in found.reasons[3]
+    assert "3 of 4 images have no probabilities; the first is image 0: null" in caplog.text
+    assert found[1:2].reasons == ()
     assert lance_align.zero_shot([], LABELS, model=str(model), device="cpu").shape == (0, 3)
 
 

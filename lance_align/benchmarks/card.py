@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -15,11 +14,13 @@ from torch import nn
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.weights import IMAGE_FLOP
 from lance_align.encoders.devices import full_precision
+from lance_align.encoders.memory import free_memory, is_out_of_memory
 from lance_align.encoders.pixels import PixelTower
 
 WARM_UP = 2
-_MATRIX = 8192
-_COPY_BYTES = 2**30
+# For the ceilings; those of a rehearsal on the CPU mean nothing.
+_MATRIX = {"cuda": 8192, "cpu": 256}
+_COPY_BYTES = {"cuda": 2**30, "cpu": 2**20}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,31 +40,28 @@ class Card:
     bandwidth: float
 
     @classmethod
-    def measured(cls, *, rounds: int) -> Card:
-        """The first GPU.
-
-        Raises:
-            RuntimeError: torch sees none.
-        """
-        device = torch.device("cuda", torch.cuda.current_device())
+    def measured(cls, device: torch.device, *, rounds: int) -> Card:
+        """A GPU; or the CPU, to rehearse the benchmark."""
+        size = _MATRIX[device.type]
         flops = {}
         for dtype in (torch.float32, torch.bfloat16):
-            matrix = torch.randn(_MATRIX, _MATRIX, dtype=dtype, device=device)
-            flops[dtype] = 2 * _MATRIX**3 / min(seconds(matrix.matmul, matrix, device=device, rounds=10))
-        source = torch.empty(_COPY_BYTES, dtype=torch.uint8, device=device)
+            matrix = torch.randn(size, size, dtype=dtype, device=device)
+            flops[dtype] = 2 * size**3 / min(seconds(matrix.matmul, matrix, device=device, rounds=10))
+        source = torch.empty(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
         fastest = min(seconds(target.copy_, source, device=device, rounds=10))
-        return cls(device=device, rounds=rounds, flops=flops, bandwidth=2 * _COPY_BYTES / fastest)
+        return cls(device=device, rounds=rounds, flops=flops, bandwidth=2 * source.numel() / fastest)
 
     def seconds(self, run: Callable[..., Any], *arguments: Any) -> list[float]:
         """Of `rounds` passes; none where the GPU has too little memory for it."""
         try:
             return seconds(run, *arguments, device=self.device, rounds=self.rounds)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             return []
         finally:
-            gc.collect()
-            torch.cuda.empty_cache()
+            free_memory()
 
     def limits(self, images_a_second: float, dtype: torch.dtype, values_an_image: int) -> dict[str, float]:
         """A rate of the image tower as shares of what the card does at most.
@@ -82,17 +80,22 @@ class Card:
 
 @torch.inference_mode()
 def seconds(run: Callable[..., Any], *arguments: Any, device: torch.device, rounds: int) -> list[float]:
-    """Of each of `rounds` calls on a GPU, after some that are not measured."""
+    """Of each of `rounds` calls on a device, after some that are not measured."""
     found = []
     with full_precision(device):
         for number in range(WARM_UP + rounds):
-            torch.cuda.synchronize(device)
+            _wait(device)
             started = time.perf_counter()
             run(*arguments)
-            torch.cuda.synchronize(device)
+            _wait(device)
             if number >= WARM_UP:
                 found.append(time.perf_counter() - started)
     return found
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()

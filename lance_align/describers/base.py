@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lance_align.describers.spec import DescriberSpec
@@ -40,6 +40,11 @@ class Describer(ABC):
 
     spec: DescriberSpec
 
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """What the model runs on: threads, device and precision, by the names of a job's options."""
+        return {}
+
     @abstractmethod
     def describe(
         self, images: Sequence[ImageInput | None], prompts: Sequence[str | None] | None = None
@@ -51,7 +56,8 @@ class Describer(ABC):
             prompts: what is asked of each, `spec.prompt` filled in; None for `spec.prompt` as it stands.
 
         Raises:
-            ArgumentError: as many prompts as images are expected, or `spec.prompt` names columns and none are given.
+            ArgumentError: one image or prompt where a list is expected, as many prompts as images are expected, or
+                `spec.prompt` names columns and none are given.
         """
 
 

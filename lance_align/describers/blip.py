@@ -34,7 +34,7 @@ class BlipDescriber(Generator):
 
     def lengths(self, inputs: Inputs) -> Iterator[tuple[int, int | None]]:
         """See `Generator.lengths`."""
-        most = self.model.config.text_config.max_position_embeddings
+        most = self.config.text_config.max_position_embeddings
         asked = inputs["input_ids"].shape[1] if "input_ids" in inputs else 2
         if self.spec.task == "caption":
             yield asked - 1 + self.spec.max_new_tokens, most
@@ -49,7 +49,7 @@ class BlipDescriber(Generator):
     @property
     def ends(self) -> frozenset[int]:
         """See `Generator.ends`; `generate` of both classes names this token."""
-        return frozenset((self.model.config.text_config.sep_token_id,))
+        return frozenset((self.config.text_config.sep_token_id,))
 
     def text_ids(self, tokens: list[int], start: int, end: int) -> list[int]:
         """See `Generator.text_ids`; a caption's beginning is part of it, but for the token [DEC] in front."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.spec import MAX_SIDE_PX, DescriberSpec, Task
 from lance_align.encoders import hub
-from lance_align.encoders.checkpoints import read_json
+from lance_align.encoders.checkpoints import check_form, read_json
 from lance_align.encoders.devices import Precision, check_precision
 from lance_align.encoders.fingerprint import fingerprint
-from lance_align.errors import ArgumentError, ModelError
+from lance_align.encoders.once import LOADING
+from lance_align.errors import ArgumentError, ModelError, few
 
 # What decides a text, as patterns: no code, no pickles, no other framework's weights.
 FILES = (
@@ -115,14 +117,31 @@ def directory_of(spec: DescriberSpec) -> Path:
 def _found(model: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
     """Directory, name and commit."""
     directory, name, commit = hub.find(model, revision=revision, files=FILES)
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"{directory} is not a checkpoint: it has no config.json")
-    if not any(path.suffix == ".safetensors" for path in map(Path, _files(directory))):
+    check_form(directory)
+    weights = [name for name in _files(directory) if name.endswith(".safetensors")]
+    if not weights:
         raise ModelError(
             f"{directory} holds no safetensors; expected model.safetensors or its shards: convert it on a machine you "
             "trust, with from_pretrained and save_pretrained"
         )
+    _check_headers(directory, weights)
     return directory, name, commit
+
+
+def _check_headers(directory: Path, files: Sequence[str]) -> None:
+    """Read the headers of all weights, a few kilobytes each, and see that shards hold what their index says."""
+    from lance_align.encoders.weights import Weights  # imports torch
+
+    held = {name: Weights(directory / name).names for name in files}
+    index = directory / "model.safetensors.index.json"
+    if "model.safetensors" in held or not index.is_file():
+        return
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise ModelError(f"{index} has no weight_map; fetch the checkpoint again")
+    lacking = [name for name, shard in places.items() if name not in held.get(str(shard), ())]
+    if lacking:
+        raise ModelError(f"{directory} lacks {few(lacking)}, which its index names; fetch the checkpoint again")
 
 
 def _files(directory: Path) -> list[str]:
@@ -171,7 +190,8 @@ def _classes(raw: dict[str, Any]) -> set[str]:
 
 def _is_chat_class(kind: object, classes: set[str]) -> bool:
     """Whether transformers itself has the class, and lists it among those that take pictures and texts."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+    with LOADING:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
     known = KNOWN.get(kind) if isinstance(kind, str) else None
     names = {known} if isinstance(known, str) else set(known or ())

@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lance_align import images as image_door
 from lance_align.describers.base import Describer, Descriptions, said
-from lance_align.describers.loading import load_model, load_processor
+from lance_align.describers.loading import load_config, load_model, load_processor
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.sampling import RowNoise, row_seed
-from lance_align.describers.spec import DescriberSpec
-from lance_align.encoders.devices import full_precision, resolve_device, resolve_dtype
-from lance_align.errors import ArgumentError, RowError
+from lance_align.describers.spec import MAX_SIDE_PX, DescriberSpec
+from lance_align.encoders.base import check_list
+from lance_align.encoders.devices import device_name, full_precision, precision_name, resolve_device, resolve_dtype
+from lance_align.errors import ArgumentError, ModelError, RowError
 from lance_align.images import ImageInput
 
 # Prepared at once. A job gives fewer where memory ran out.
@@ -37,14 +39,26 @@ _OVERRULED = (
     "return_dict_in_generate",
 )
 
+# Heights and widths, in sixteenths of the longest side, of pictures that a prompt is tried with: some models give a
+# picture more tokens the larger it is, or by its form.
+_TRIED = ((16, 16), (1, 1), (8, 16), (16, 8))
+_ADVICE = {  # by kind of what every row would have as its reason
+    "type": "write only what is asked, for the model's own template says where the picture and the turns stand",
+    "too_large": "shorten the prompt, or give fewer max_new_tokens",
+}
+
 Inputs = dict[str, torch.Tensor]  # a processor's, of one row; the first dimension is the batch's
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A model and its processor on a device; one thread at a time has its turn."""
+    """A model and its processor on a device; one thread at a time has its turn.
+
+    `model` is None where only prompts are looked at; `config` is its configuration all the same.
+    """
 
     model: Any
+    config: Any
     processor: Any
     device: torch.device
     dtype: torch.dtype
@@ -64,12 +78,12 @@ class Generator(Describer):
 
     def __init__(self, spec: DescriberSpec, loaded: Loaded) -> None:
         self.spec = spec
-        self.model, self.processor = loaded.model, loaded.processor
+        self.model, self.config, self.processor = loaded.model, loaded.config, loaded.processor
         self.device, self.dtype, self._turn = loaded.device, loaded.dtype, loaded.turn
         # "<image>" in a row's column would stand for a second picture.
         added = self.processor.tokenizer.added_tokens_decoder.values()
         self._control = tuple(token.content for token in added if token.special)
-        for name in _OVERRULED:
+        for name in _OVERRULED if self.model is not None else ():
             setattr(self.writer.generation_config, name, None)
 
     @classmethod
@@ -84,7 +98,50 @@ class Generator(Describer):
         model_class, processor_class = cls.classes(spec)
         processor = load_processor(processor_class, directory)
         model = load_model(model_class, directory, dtype=dtype).to(place)
-        return Loaded(model=model, processor=processor, device=place, dtype=dtype)
+        return Loaded(model=model, config=model.config, processor=processor, device=place, dtype=dtype)
+
+    @classmethod
+    def check(cls, spec: DescriberSpec, directory: Path) -> None:
+        """Refuse a prompt that no row can be asked, by processor and configuration: no weights are read.
+
+        Raises:
+            ArgumentError: it holds a token of control, or is too long even where the columns that it names are empty.
+            ModelError: the processor is unusable, or takes no picture beside the prompt.
+        """
+        model_class, processor_class = cls.classes(spec)
+        loaded = Loaded(
+            model=None,
+            config=load_config(model_class, directory),
+            processor=load_processor(processor_class, directory),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+        cls(spec, loaded)._check_prompt()
+
+    def _check_prompt(self) -> None:
+        prompt = None if self.spec.prompt is None else Prompt(self.spec.prompt)
+        shortest = None if prompt is None else prompt.fill(dict.fromkeys(prompt.columns, ""))
+        found: Exception | None = None
+        for share in _TRIED:
+            height, width = (max(1, side * min(self.spec.max_side_px, MAX_SIDE_PX) // 16) for side in share)
+            try:
+                self._prepared(np.zeros((height, width, 3), np.uint8), shortest)
+                return
+            except Exception as error:  # noqa: BLE001  of processors, and of templates that checkpoints bring
+                found = error if found is None else found
+        if isinstance(found, RowError):
+            advice = _ADVICE.get(found.kind, "ask something else")
+            raise ArgumentError(f"no row can be described: {found.detail}; {advice}") from found
+        reason = " ".join(str(found).split())[:200]
+        raise ModelError(
+            f"model {self.spec.name!r} cannot be asked {self.spec.prompt!r:.80} ({type(found).__name__}: {reason})"
+        ) from found
+
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """See `Describer.choices`."""
+        threads, precision = torch.get_num_threads(), precision_name(self.dtype)
+        return {"threads": threads, "device": device_name(self.device), "precision": precision}
 
     @staticmethod
     @abstractmethod
@@ -122,6 +179,9 @@ class Generator(Describer):
         self, images: Sequence[ImageInput | None], prompts: Sequence[str | None] | None = None
     ) -> Descriptions:
         """See `Describer.describe`."""
+        check_list(images, "images")
+        if prompts is not None:
+            check_list(prompts, "prompts")
         if prompts is None:
             if self.spec.prompt is not None and Prompt(self.spec.prompt).columns:
                 raise ArgumentError(f"the prompt {self.spec.prompt!r} names columns; give one prompt for each image")

@@ -31,7 +31,7 @@ class InstructBlipDescriber(Generator):
 
     def lengths(self, inputs: Inputs) -> Iterator[tuple[int, int | None]]:
         """See `Generator.lengths`."""
-        config = self.model.config
+        config = self.config
         yield inputs["qformer_input_ids"].shape[1], config.qformer_config.max_position_embeddings
         most = getattr(config.text_config, "max_position_embeddings", None)  # T5 has none
         yield inputs["input_ids"].shape[1] + self.spec.max_new_tokens, most

@@ -37,9 +37,9 @@ class LlavaDescriber(Generator):
 
     def lengths(self, inputs: Inputs) -> Iterator[tuple[int, int | None]]:
         """See `Generator.lengths`."""
-        text = self.model.config.get_text_config()
+        text = self.config.get_text_config()
         yield inputs["input_ids"].shape[1] + self.spec.max_new_tokens, getattr(text, "max_position_embeddings", None)
 
     def prompt_tokens(self, inputs: Inputs) -> int:
         """See `Generator.prompt_tokens`."""
-        return 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        return 1 if self.config.is_encoder_decoder else inputs["input_ids"].shape[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ from typing import Any
 from lance_align.describers.base import Describer
 from lance_align.describers.checkpoints import directory_of
 from lance_align.describers.spec import DescriberSpec
-from lance_align.encoders.devices import resolve_device
+from lance_align.encoders.checkpoints import read_json
+from lance_align.encoders.devices import load_errors, resolve_device
+from lance_align.encoders.once import LOADING
 from lance_align.encoders.pretrained import load_pretrained
+from lance_align.encoders.weights import Weights
 from lance_align.errors import ModelError, few
 
 # Closed on purpose, and by name: LLaVA and InstructBLIP have methods of the same names with other meanings.
@@ -22,7 +24,6 @@ FAMILIES: Mapping[str, str] = {
     "llava": "lance_align.describers.llava:LlavaDescriber",
 }
 
-_lock = threading.Lock()
 _loaded: dict[tuple[str, ...], Any] = {}  # by all of a spec that the model depends on, and the device
 
 
@@ -37,17 +38,53 @@ def load_describer(spec: DescriberSpec, *, device: str = "auto") -> Describer:
         ModelError: the checkpoint found is not the one that the spec describes, or its weights do not fit its class.
         ArgumentError: this machine does not have the device.
     """
-    if spec.family not in FAMILIES:
-        raise ModelError(f"unknown family {spec.family!r}; expected one of {', '.join(sorted(FAMILIES))}")
+    family = _family(spec)
     place = str(resolve_device(device))
-    module, _, name = FAMILIES[spec.family].partition(":")
-    family = getattr(importlib.import_module(module), name)
     key = (spec.fingerprint, spec.family, spec.task, spec.precision, place)
-    with _lock:
+    with LOADING:
         if key not in _loaded:
-            _loaded[key] = family.load(spec, directory_of(spec), device=place)
+            with load_errors(spec.name, place):
+                _loaded[key] = family.load(spec, directory_of(spec), device=place)
         describer: Describer = family(spec, _loaded[key])
     return describer
+
+
+def _family(spec: DescriberSpec) -> Any:
+    if spec.family not in FAMILIES:
+        raise ModelError(f"unknown family {spec.family!r}; expected one of {', '.join(sorted(FAMILIES))}")
+    module, _, name = FAMILIES[spec.family].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def check_describer(spec: DescriberSpec) -> None:
+    """Refuse, in seconds and without reading weights, what `load_describer` or every row would fail with.
+
+    Raises:
+        ArgumentError: the prompt can be asked of no row: it holds a token of control, or is too long for the model.
+        ModelError: a file of weights is missing or damaged, or the processor is unusable.
+    """
+    directory = directory_of(spec)
+    index = directory / "model.safetensors.index.json"
+    shards = read_json(index).get("weight_map", {}).values() if index.is_file() else ()
+    for path in {directory / str(name) for name in shards} | set(directory.glob("model*.safetensors")):
+        Weights(path)
+    _family(spec).check(spec, directory)
+
+
+def load_config(kind: Any, directory: Path) -> Any:
+    """The configuration of a checkpoint of one of transformers' classes.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    reader = kind.config_class if getattr(kind, "config_class", None) is not None else AutoConfig
+    try:
+        return reader.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{directory / 'config.json'} cannot be read ({reason})") from error
 
 
 def load_model(kind: Any, directory: Path, *, dtype: Any) -> Any:

@@ -18,6 +18,7 @@
     tokens       texts to padded batches of token ids
     once         a value made at first use, by one thread
     devices      "auto" to a torch device
+    memory       memory that ran out, and passes that shrink until they fit
     zero_shot    labels for images without training
 
 Nothing here needs LanceDB, Ray or pyarrow, and importing this package imports neither torch nor transformers.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.errors import RowError
+from lance_align.errors import ArgumentError, RowError
 from lance_align.spec import ModelSpec
 from lance_align.visuals import VisualInput
 
@@ -93,6 +94,9 @@ class Encoder(ABC):
         Encoded bytes and paths of a picture have one vector, whichever way they come. The same picture as a decoded
         Pillow image or array has nearly the same: a large JPEG is not decoded at its full size, a decoded image is used
         whole.
+
+        Raises:
+            ArgumentError: one picture where a list is expected.
         """
 
     @abstractmethod
@@ -108,7 +112,11 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
-        """Embed texts; None becomes the reason ``null``. The empty string is embedded; long texts are truncated."""
+        """Embed texts; None becomes the reason ``null``. The empty string is embedded; long texts are truncated.
+
+        Raises:
+            ArgumentError: one text where a list is expected.
+        """
 
     @property
     @abstractmethod
@@ -116,9 +124,50 @@ class Encoder(ABC):
         """What makes probabilities of cosines."""
 
     @property
+    def choices(self) -> Mapping[str, str | int]:
+        """What the loaded towers run on: threads, device, engine and precision, by the names of a job's options."""
+        return {}
+
+    @property
+    def halved(self) -> int:
+        """How often a forward pass did not fit into memory, so that all later ones are smaller."""
+        return 0
+
+    @property
     def temperature(self) -> float:
         """What cosines are divided by to give logits."""
         return self.score.temperature
+
+
+def is_picture(value: object) -> bool:
+    """Whether a value is a PIL image, recognised without importing Pillow, or an array of pixels."""
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype == np.uint8)
+    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
+
+
+def check_list(values: object, what: str) -> None:
+    """Refuse one value where a list is expected: a text would be taken for as many texts as it has letters.
+
+    Args:
+        values: a list, a tuple, an array or the like.
+        what: they are, in the plural, for the error.
+
+    Raises:
+        ArgumentError: one text, file or picture, a mapping, a set, or anything that has no length and no order.
+    """
+    if isinstance(values, (str, bytes, bytearray, memoryview, Path)) or _is_one_picture(values):
+        raise ArgumentError(f"{what} are one {type(values).__name__}; expected a list of {what}: put it into [ ]")
+    has_order = hasattr(values, "__len__") and hasattr(values, "__getitem__") and getattr(values, "ndim", 1) > 0
+    if isinstance(values, Mapping) or not has_order:
+        raise ArgumentError(f"{what} are a {type(values).__name__}; expected a list of {what}")
+
+
+def _is_one_picture(value: object) -> bool:
+    """An array ``(h, w)`` or ``(h, w, 1, 3 or 4)`` of pixels is one, ``(n, h, w)`` and ``(n, h, w, 3)`` are several."""
+    if isinstance(value, np.ndarray) and is_picture(value):
+        return value.ndim < 3 or (value.ndim == 3 and value.shape[2] in (1, 3, 4))
+    return is_picture(value)
 
 
 def text_reason(value: object) -> str | None:

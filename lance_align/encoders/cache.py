@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from lance_align.encoders.checkpoints import Located, locate
 from lance_align.encoders.devices import Precision, check_precision, resolve_device
 from lance_align.encoders.engines.base import EngineName, check_engine
 from lance_align.encoders.families import FAMILIES
+from lance_align.encoders.once import LOADING
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
 
-_lock = threading.Lock()
 _encoders: dict[tuple[ModelSpec, str, EngineName, Precision], Encoder] = {}
 
 
@@ -51,7 +50,7 @@ def load_encoder(
         raise ModelError(f"revision {revision!r} given beside a spec, which has its own ({model.revision!r})")
     check_engine(engine)
     check_precision(precision)
-    with _lock:
+    with LOADING:
         if isinstance(model, ModelSpec):
             how = (_place(model.family, device), engine, precision)
             return _encoders.get((model, *how)) or _add(_verified(model), *how)

@@ -13,6 +13,7 @@ from lance_align.encoders import hub
 from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.geometry import read_image_spec
+from lance_align.encoders.once import LOADING
 from lance_align.errors import ModelError
 from lance_align.spec import KNOWN_CHECKPOINTS, ModelSpec
 
@@ -28,17 +29,26 @@ class Located:
 
 
 def resolve_spec(model: str | Path, *, revision: str | None = None) -> ModelSpec:
-    """Describe a model without building it: configurations are read and weights are hashed.
+    """Describe a model without loading it: configurations are read, weights are hashed.
+
+    What loading it would refuse is refused here: the header of the weights is compared with what its configuration
+    asks for, and its tokenizer is read.
 
     Args:
         model: a known name (``"align-tiny"``, ``"kakaobrain/align-base"``, ``"fake"``), a hub id, or a local directory.
         revision: a branch, tag or commit of a hub model; the spec records the commit.
 
     Raises:
-        ModelError: no such model, the hub cannot be reached, a model of another family, or weights that are not one
-            safetensors file.
+        ModelError: no such model, the hub cannot be reached, a model of another family, weights that are not one
+            safetensors file or do not fit the configuration, or no tokenizer.
     """
-    return locate(model, revision=revision).spec
+    located = locate(model, revision=revision)
+    # The bundled model is whole: its tests say so, and to compare it would import for seconds.
+    if located.directory is not None and located.directory.parent != BUNDLED:
+        towers: Any = importlib.import_module("lance_align.encoders.two_towers")
+        with LOADING:
+            towers.check_whole(located.spec, located.directory)
+    return located.spec
 
 
 def locate(model: str | Path, *, revision: str | None = None) -> Located:
@@ -64,8 +74,9 @@ def _read(directory: Path, *, name: str, revision: str | None) -> Located:
         check_weights(directory)
         path = directory / "config.json"
         raw = read_json(path)
-        kind = family(raw.get("model_type"), where=str(path))
-        config = kind.config(raw, where=str(path))
+        with LOADING:
+            kind = family(raw.get("model_type"), where=str(path))
+            config = kind.config(raw, where=str(path))
         found, where = read_processor(directory)
         image = read_image_spec(found, where=where, processor=kind.processor, frames=kind.frames(config))
         kind.check_image(config, image, where=where)
@@ -89,10 +100,7 @@ def check_weights(directory: Path) -> None:
     Raises:
         ModelError: no checkpoint, or weights that are not one safetensors file.
     """
-    if not (directory / "config.json").is_file():
-        raise ModelError(
-            f"{directory} is not a checkpoint: it has no config.json; expected what a model's save_pretrained writes"
-        )
+    check_form(directory)
     if (directory / "model.safetensors").is_file():
         return
     if (directory / "model.safetensors.index.json").is_file():
@@ -100,12 +108,41 @@ def check_weights(directory: Path) -> None:
             f"{directory} holds sharded weights; expected one model.safetensors: "
             "load it with transformers and call save_pretrained(directory, max_shard_size='10GB')"
         )
+    others = [path.name for pattern in ("*.h5", "*.msgpack") for path in directory.glob(pattern)]
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in directory.glob(pattern))
     seen = f"only {pickles[0]}, which can run code when it is opened" if pickles else "no weights"
+    seen += f" but {others[0]}, of another framework" if others else ""
     raise ModelError(
         f"{directory} holds {seen}; expected model.safetensors: "
         "convert it on a machine you trust, with transformers' from_pretrained and save_pretrained"
     )
+
+
+def check_form(directory: Path) -> None:
+    """Refuse a directory that other programs write, by its name and with the remedy.
+
+    Raises:
+        ModelError: it is not what transformers' ``save_pretrained`` writes for a whole model.
+    """
+    if (directory / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{directory} holds a PEFT adapter (adapter_config.json); expected the whole model: load it with peft, and "
+            "save what merge_and_unload() gives, and its processor, with save_pretrained"
+        )
+    if (directory / "config.json").is_file():
+        return
+    open_clip = sorted(path.name for path in directory.glob("open_clip*"))
+    inner = sorted(path.parent.name for path in directory.glob("*/config.json"))
+    inner += sorted(f"snapshots/{path.parent.name}" for path in directory.glob("snapshots/*/config.json"))
+    if inner:
+        remedy = f"there is one in it: name {directory / inner[0]}"
+    elif (directory / "modules.json").is_file():
+        remedy = "it is of sentence-transformers (modules.json): name the folder in it that has a config.json"
+    elif open_clip:
+        remedy = f"it is of open_clip ({open_clip[0]}): name one in transformers' form, or convert it to CLIPModel"
+    else:
+        remedy = "expected what a model's save_pretrained writes"
+    raise ModelError(f"{directory} is not a checkpoint: it has no config.json; {remedy}")
 
 
 def tokenizer_limit(directory: Path) -> int:

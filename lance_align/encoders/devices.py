@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lance_align.errors import ArgumentError
+from lance_align.encoders.memory import is_out_of_memory
+from lance_align.errors import ArgumentError, LanceAlignError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-_flags_lock = threading.Lock()
+_flags_lock = threading.RLock()  # what measures an encoder holds it round the encoder's own
 
 
 def resolve_device(device: str) -> torch.device:
@@ -37,10 +38,24 @@ def resolve_device(device: str) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ArgumentError(
-            f"device {device!r} cannot be used here ({reason}); expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"
-        ) from error
+        hint = "expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            hint = (
+                f"torch {torch.__version__} sees no GPU, whatever Ray counts: it is a build for CPUs, or wants a newer "
+                "driver; install another build, or take device='cpu'"
+            )
+        raise ArgumentError(f"device {device!r} cannot be used here ({reason}); {hint}") from error
     return found
+
+
+def device_name(device: torch.device) -> str:
+    """As a user names it: the first one of a kind goes without its number."""
+    return str(device) if device.index else device.type
+
+
+def precision_name(dtype: torch.dtype) -> Precision:
+    """The inverse of `resolve_dtype`."""
+    return "bfloat16" if str(dtype) == "torch.bfloat16" else "float32"
 
 
 def check_precision(precision: str) -> None:
@@ -58,21 +73,109 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     import torch
 
     if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type != "cuda":
+            return torch.float32
+        with torch.cuda.device(device):
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Convolutions without TF32 on CUDA: its ten bits of mantissa are too few for vectors equal to the reference's.
+    """Float32 without TF32 on CUDA: its ten bits of mantissa are too few for vectors equal to the reference's.
 
-    The switch is process-wide, so one thread at a time runs inside it; other devices have nothing to switch.
+    The switch is process-wide, so one thread at a time runs inside it, and may enter again; the user's settings are
+    back at the end. Other devices have nothing to switch.
     """
     if device.type != "cuda":
         yield
         return
     import torch
 
-    with _flags_lock, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    cudnn: Any = torch.backends.cudnn
+
+    def allow_tf32(allowed: bool) -> None:
+        cudnn.allow_tf32 = allowed
+
+    matmul = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
+    with (
+        _flags_lock,
+        _ieee(torch.backends.cuda.matmul, *matmul),
+        _ieee(cudnn.conv, lambda: cudnn.allow_tf32, allow_tf32, False),
+    ):
         yield
+
+
+@contextmanager
+def _ieee(operations: Any, read: Callable[[], Any], write: Callable[[Any], None], full: Any) -> Iterator[None]:
+    """Operations of torch in float32 proper, by both of its names for that.
+
+    A program that uses ``fp32_precision`` makes the older switch raise where they disagree; one that uses the older
+    (so does torch.compile) expects them to agree (docs.pytorch.org/docs/stable/notes/cuda.html, torch 2.9 and later).
+
+    Args:
+        operations: have a `fp32_precision`.
+        read, write: the older switch.
+        full: its value for float32.
+    """
+    before = operations.fp32_precision
+    if before in ("ieee", "none"):
+        yield
+        return
+    try:
+        older = read()
+    except RuntimeError:
+        older = None
+    try:
+        if older is not None:
+            write(full)
+        operations.fp32_precision = "ieee"
+        yield
+    finally:
+        if older is not None:
+            write(older)
+        operations.fp32_precision = before
+
+
+# After these every later call of the process fails as well: only another process can use the device, or another one.
+_LOST = (
+    "acceleratorerror",
+    "cuda error",
+    "cuda driver error",
+    "hip error",
+    "device-side assert",
+    "illegal memory access",
+    "illegal address",
+    "unspecified launch failure",
+    "uncorrectable ecc",
+    "status_execution_failed",
+    "device lost",
+    "gpu is lost",
+    "fallen off the bus",
+)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error of torch says that a process can use its GPU no more; memory that ran out is none."""
+    text = f"{type(error).__name__}: {error}".lower()
+    return any(words in text for words in _LOST) and not is_out_of_memory(error)
+
+
+@contextmanager
+def load_errors(name: str, device: object) -> Iterator[None]:
+    """Whatever torch, a driver or a disk raises while a model is loaded, as a typed error: it is no row's fault.
+
+    Raises:
+        ModelError: says what happened; typed errors pass as they are.
+    """
+    try:
+        yield
+    except LanceAlignError:
+        raise
+    except Exception as error:  # torch raises almost anything
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ModelError(
+            f"model {name!r} cannot be loaded on {device} ({type(error).__name__}: {reason}); "
+            "free memory there, or use another device"
+        ) from error

@@ -31,6 +31,9 @@ CHECKPOINT_FILES = (
     "vocab.txt",
 )
 
+# What tells a repository of another form, so that the error can name it.
+_MARKS = ("adapter_config.json", "modules.json", "open_clip_config.json")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -110,7 +113,7 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
     what = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
 
     def snapshot(of: str | None) -> Path:
-        return Path(snapshot_download(repo_id, revision=of, allow_patterns=list(files)))
+        return Path(snapshot_download(repo_id, revision=of, allow_patterns=[*files, *_MARKS]))
 
     try:
         directory = snapshot(revision)

@@ -8,13 +8,16 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+# Held by whoever imports a library or builds a model for the first time. Of two threads that import transformers at
+# once, the second gets it half made ("module 'transformers' has no attribute …"), for it replaces itself meanwhile.
+LOADING = threading.RLock()
+
 
 class Once(Generic[T]):
     """A value made at first use by one thread; others wait. A failure is raised, and tried again next time."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._lock = threading.Lock()
         self._made: list[T] = []
 
     @property
@@ -23,7 +26,8 @@ class Once(Generic[T]):
         return bool(self._made)
 
     def __call__(self) -> T:
-        with self._lock:
-            if not self._made:
-                self._made.append(self._make())
-            return self._made[0]
+        if not self._made:
+            with LOADING:
+                if not self._made:
+                    self._made.append(self._make())
+        return self._made[0]

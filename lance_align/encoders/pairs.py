@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,20 +13,22 @@ from numpy.typing import NDArray
 
 from lance_align.encoders.base import Vectors
 from lance_align.encoders.checkpoints import locate
-from lance_align.encoders.devices import Precision, full_precision, resolve_device, resolve_dtype
-from lance_align.encoders.once import Once
+from lance_align.encoders.devices import Precision, full_precision, load_errors, resolve_device, resolve_dtype
+from lance_align.encoders.engines.base import check_options
+from lance_align.encoders.memory import PassSize
+from lance_align.encoders.once import LOADING, Once
 from lance_align.encoders.pixels import PairTower
 from lance_align.encoders.tokens import Tokens
 from lance_align.encoders.two_towers import opened
+from lance_align.encoders.weights import Weights
 from lance_align.errors import ArgumentError, ModelError
-from lance_align.spec import ModelSpec
+from lance_align.spec import ImageSpec, ModelSpec
 
 # Of one forward pass; more is held than by an encoder, for every text looks at all states of a picture.
 PIXELS_PER_BATCH = {"cpu": 4 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
 
 Part = Literal["matcher", "segmenter"]
 
-_lock = threading.Lock()
 _models: dict[tuple[ModelSpec, str, Precision], PairModel] = {}
 
 
@@ -41,12 +44,13 @@ class PairModel:
 
     def __init__(self, spec: ModelSpec, directory: Path, *, device: torch.device, precision: Precision) -> None:
         self.spec, self.device = spec, device
-        self._dtype = resolve_dtype(precision, device)
+        check_options(spec, device=str(device), engine="auto", precision=precision)
         self._family, self._config, self._weights = opened(spec, directory)
+        self._dtype = torch.float32 if self._family.exact else resolve_dtype(precision, device)
         self._family.check_weights(self._weights)
-        self._batch_size = max(1, PIXELS_PER_BATCH[device.type] // spec.image.pixels)
-        self._matcher = Once(lambda: self._ready(self._family.matcher(self._config, spec.image, self._weights)))
-        self._segmenter = Once(lambda: self._ready(self._family.segmenter(self._config, spec.image, self._weights)))
+        self._pass = PassSize(max(1, PIXELS_PER_BATCH[device.type] // spec.image.pixels))
+        self._matcher = Once(lambda: self._ready(self._family.matcher))
+        self._segmenter = Once(lambda: self._ready(self._family.segmenter))
         self._tokens: Once[Tokens] = Once(lambda: Tokens(directory, max_tokens=spec.max_tokens))
 
     def check(self, part: Part) -> None:
@@ -94,19 +98,24 @@ class PairModel:
         mask: NDArray[np.int16] = logits[0].argmax(0).astype(np.int16)
         return mask
 
-    def _ready(self, tower: PairTower) -> PairTower:
-        tower.to(self.device).use(dtype=self._dtype)
+    def _ready(self, load: Callable[[Any, ImageSpec, Weights], PairTower]) -> PairTower:
+        with load_errors(self.spec.name, self.device):
+            tower = load(self._config, self.spec.image, self._weights).to(self.device)
+            tower.use(dtype=self._dtype)
         return tower
 
-    @torch.inference_mode()
     def _batches(self, tower: PairTower, pixels: NDArray[np.uint8], *texts: torch.Tensor) -> NDArray[np.float32]:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self.spec.image.shape:
             raise ArgumentError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8 n x {self.spec.image.shape}")
+        return self._pass.fit(lambda: self._looked(tower, pixels, *texts), most=len(pixels))
+
+    @torch.inference_mode()
+    def _looked(self, tower: PairTower, pixels: NDArray[np.uint8], *texts: torch.Tensor) -> NDArray[np.float32]:
         there = [each.to(self.device) for each in texts]
-        found = [torch.empty(0)]
+        found, size = [torch.empty(0)], self._pass.size
         with full_precision(self.device):
-            for start in range(0, len(pixels), self._batch_size):
-                batch = torch.tensor(pixels[start : start + self._batch_size]).to(self.device)
+            for start in range(0, len(pixels), size):
+                batch = torch.tensor(pixels[start : start + size]).to(self.device)
                 found.append(tower(batch, *there).cpu())
         scores: NDArray[np.float32] = torch.cat(found[1:] or found).numpy()
         return scores
@@ -138,7 +147,7 @@ def load_pair_model(
         raise ModelError(f"{str(model)!r} has no weights, so it looks at nothing")
     place = resolve_device(device)
     key = (located.spec, str(place), precision)
-    with _lock:
+    with LOADING:
         if key not in _models:
             _models[key] = PairModel(located.spec, located.directory, device=place, precision=precision)
         _models[key].check(part)

@@ -26,6 +26,11 @@ class PixelInput(nn.Module):
         self.register_buffer("shift", torch.empty(3), persistent=False)
         self.set_scale()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self._dtype
+
     def set_scale(self) -> None:
         """Take scale and shift from the spec."""
         self.scale.copy_(torch.tensor(self.image.scale))

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lance_align.encoders.base import check_list
 from lance_align.encoders.cache import load_encoder
 from lance_align.encoders.pairs import load_pair_model
-from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, label_vectors
+from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, check_labels, label_vectors
 from lance_align.errors import RowError
 from lance_align.images import ImageInput, read_pixels
 
@@ -64,7 +65,8 @@ def segment(
         device: as in `lance_align.load_encoder`.
 
     Raises:
-        ArgumentError: no labels, a label that is not text, or a template without ``{}``.
+        ArgumentError: one image where a list is expected, no labels, a label that is not text, or a template without
+            ``{}``.
         ModelError: as `lance_align.load_encoder`, or the model does not segment.
     """
     return segmenter(labels, template=template, model=model, revision=revision, device=device)(images)
@@ -74,11 +76,13 @@ def segmenter(
     labels: Sequence[str], *, template: str, model: str | Path, revision: str | None, device: str
 ) -> Callable[[Sequence[ImageInput | None]], Segmentation]:
     """What `segment` does with images, the model found and the labels embedded once; arguments and errors are its."""
+    check_labels(labels, template)
     looking = load_pair_model(model, part="segmenter", revision=revision, device=device)
     encoder = load_encoder(looking.spec, device=device)
     words = label_vectors(labels, encoder=encoder, template=template)
 
     def run(images: Sequence[ImageInput | None]) -> Segmentation:
+        check_list(images, "images")
         masks = np.full((len(images), *looking.spec.image.crop), NOTHING, np.int16)
         reasons: list[str | None] = [None] * len(images)
         for row, image in enumerate(images):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +15,27 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lance_align import visuals
-from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, text_reason
+from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, check_list, text_reason
 from lance_align.encoders.checkpoints import read_json
-from lance_align.encoders.devices import Precision, check_precision, full_precision, resolve_device, resolve_dtype
-from lance_align.encoders.engines.base import Engine, EngineName, check_engine
+from lance_align.encoders.devices import (
+    Precision,
+    device_name,
+    full_precision,
+    load_errors,
+    precision_name,
+    resolve_device,
+    resolve_dtype,
+)
+from lance_align.encoders.engines.base import MIN_COSINE_BFLOAT16, Engine, EngineName, agreement, check_options
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
+from lance_align.encoders.memory import PassSize
 from lance_align.encoders.once import Once
 from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.tokens import Tokens, batches_by_length
 from lance_align.encoders.weights import Weights
-from lance_align.errors import ArgumentError, ModelError, RowError
+from lance_align.errors import ArgumentError, MissingExtraError, ModelError, RowError
 from lance_align.spec import ModelSpec
 from lance_align.visuals import VisualInput
 
@@ -36,6 +48,8 @@ PIXELS_PER_CHUNK = {"cpu": 16 * 289 * 289, "mps": 32 * 289 * 289, "cuda": 128 * 
 TOKENS_PER_BATCH = {"cpu": 32 * 64, "mps": 64 * 64, "cuda": 1024 * 64}
 # Texts tokenised and sorted by length together: bounds the tokenizer's objects, about 20 kB a text of 64 tokens.
 TEXTS_PER_CHUNK = 4096
+# What tells whether a text tower works, and is right in another type.
+PROBE_TEXTS = ("a", "two dogs", "a small red house under tall trees at the river, painted at night in 1907")
 
 
 class TowerEncoder(Encoder):
@@ -67,18 +81,14 @@ class TowerEncoder(Encoder):
             raise ArgumentError(f"batch_size is {batch_size}; expected a whole number above 0")
         self.spec = spec
         self.device = resolve_device(device)
-        check_engine(engine)
-        check_precision(precision)
-        self._dtype = resolve_dtype(precision, self.device)
-        if engine == "openvino" and self.device.type != "cpu":
-            raise ArgumentError(f"engine 'openvino' runs on the CPU, not on {self.device}; use engine='torch'")
-        if engine == "openvino" and self._dtype != torch.float32:
-            raise ArgumentError(f"engine 'openvino' computes in float32, not in {precision}; use engine='torch'")
+        check_options(spec, device=str(self.device), engine=engine, precision=precision)
         self._engine, self._batch_size = engine, batch_size
         self._directory = directory
-        self._pads_texts, self._score = _checked(spec, directory)
+        kind, self._score = _checked(spec, directory)
+        self._pads_texts = kind.pads_texts
+        self._dtype = torch.float32 if kind.exact else resolve_dtype(precision, self.device)
         self._images_per_batch = batch_size or max(1, PIXELS_PER_CHUNK[self.device.type] // spec.image.pixels)
-        self._tokens_per_batch = (
+        self._tokens_per_pass = PassSize(
             batch_size * spec.max_tokens if batch_size is not None else TOKENS_PER_BATCH[self.device.type]
         )
         self._vision: Once[Engine] = Once(self._load_vision)
@@ -96,6 +106,29 @@ class TowerEncoder(Encoder):
         return self._vision().name
 
     @property
+    def choices(self) -> dict[str, str | int]:
+        """See `Encoder.choices`; the engine is that of the image tower, where it is loaded."""
+        engine, found = "torch", set()
+        if self._text.made:
+            found.add(precision_name(next(self._text().parameters()).dtype))
+        if self._vision.made:
+            engine = self._vision().name
+            found.add(self._vision().precision)
+        if not found:
+            return {}
+        return {
+            "threads": torch.get_num_threads(),
+            "device": device_name(self.device),
+            "engine": engine,
+            "precision": " and ".join(sorted(found)),
+        }
+
+    @property
+    def halved(self) -> int:
+        """See `Encoder.halved`."""
+        return self._tokens_per_pass.halved + (self._vision().halved if self._vision.made else 0)
+
+    @property
     def loaded_towers(self) -> frozenset[str]:
         """Which of ``"image"`` and ``"text"`` are in memory."""
         loaded = {"image": self._vision.made, "text": self._text.made}
@@ -103,6 +136,7 @@ class TowerEncoder(Encoder):
 
     def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
         """See `Encoder.encode_images`; images are decoded a forward pass at a time."""
+        check_list(images, "images")
         vectors = np.zeros((len(images), self.spec.dim), dtype=np.float32)
         reasons: list[str | None] = [None] * len(images)
         for start in range(0, len(images), self._images_per_batch):
@@ -142,6 +176,7 @@ class TowerEncoder(Encoder):
 
         Texts of similar length share a forward pass, which no vector depends on.
         """
+        check_list(texts, "texts")
         reasons = [text_reason(text) for text in texts]
         good = [row for row, reason in enumerate(reasons) if reason is None]
         places: dict[str, int] = {}
@@ -153,34 +188,59 @@ class TowerEncoder(Encoder):
     def _distinct(self, texts: Sequence[str]) -> Vectors:
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_PER_CHUNK):
-            ids = self._tokens().ids(texts[start : start + TEXTS_PER_CHUNK])
+            chunk = texts[start : start + TEXTS_PER_CHUNK]
+            vectors[start : start + len(chunk)] = self._embedded(self._text(), chunk)
+        return vectors
+
+    def _embedded(self, tower: nn.Module, texts: Sequence[str]) -> Vectors:
+        ids = self._tokens().ids(texts)
+        width = self.spec.max_tokens if self._pads_texts else max(map(len, ids))
+
+        def embed() -> Vectors:
+            vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
             for positions, padded, mask in batches_by_length(
                 ids,
                 pad_id=self._tokens().pad_id,
-                tokens_per_batch=self._tokens_per_batch,
+                tokens_per_batch=self._tokens_per_pass.size,
                 length=self.spec.max_tokens if self._pads_texts else None,
             ):
-                vectors[start + np.array(positions)] = _embed(self._text(), self.device, padded, mask)
-        return vectors
+                vectors[positions] = _embed(tower, self.device, padded, mask)
+            return vectors
+
+        return self._tokens_per_pass.fit(embed, most=width * len(texts), least=width)
 
     def _load_vision(self) -> Engine:
-        self._check_unchanged()
-
         def load() -> PixelTower:
             return image_tower(self.spec, self._directory).to(self.device)
 
-        return image_engine(
-            self.spec,
-            load,
-            engine=self._engine,
-            device=self.device,
-            dtype=self._dtype,
-            batch_size=self._batch_size,
-        )
+        with load_errors(self.spec.name, self.device):
+            self._check_unchanged()
+            return image_engine(
+                self.spec,
+                load,
+                engine=self._engine,
+                device=self.device,
+                dtype=self._dtype,
+                batch_size=self._batch_size,
+            )
 
     def _load_text(self) -> nn.Module:
-        self._check_unchanged()
-        return text_tower(self.spec, self._directory).to(self.device, self._dtype)
+        """In the type asked for where that gives the vectors of float32, else in float32."""
+        with load_errors(self.spec.name, self.device):
+            self._check_unchanged()
+            tower = text_tower(self.spec, self._directory).to(self.device)
+            reference = self._embedded(tower, PROBE_TEXTS)
+            if self._dtype == torch.float32:
+                return tower
+            found = agreement(self._embedded(tower.to(self._dtype), PROBE_TEXTS), reference)
+            if found >= MIN_COSINE_BFLOAT16:
+                return tower
+            warnings.warn(
+                f"{self.spec.name!r} gives other vectors of texts in bfloat16 (cosine {found:.6f}); float32 is used",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return text_tower(self.spec, self._directory).to(self.device)
 
     def _check_unchanged(self) -> None:
         """A tower may be loaded long after the spec was read; a trainer may have written new weights since."""
@@ -215,11 +275,27 @@ def opened(spec: ModelSpec, directory: Path) -> tuple[Family, Any, Weights]:
     return kind, kind.config(read_json(path), where=str(path)), Weights(directory / "model.safetensors")
 
 
-def _checked(spec: ModelSpec, directory: Path) -> tuple[bool, Score]:
-    """Whether texts are padded, and the score; refuses weights of another model."""
+@functools.lru_cache(maxsize=64)
+def check_whole(spec: ModelSpec, directory: Path) -> None:
+    """Refuse what loading and using the towers would refuse, without loading weights.
+
+    Raises:
+        ModelError: the header of the weights is damaged, tensors are missing, left over or of other shapes than
+            config.json asks for, or the tokenizer is missing or damaged.
+    """
+    kind, config, weights = opened(spec, directory)
+    kind.check_weights(weights)
+    kind.check_towers(config, spec.image, directory, weights)
+    kind.score(weights)
+    with suppress(MissingExtraError):  # pictures can be embedded; the first text says it
+        Tokens(directory, max_tokens=spec.max_tokens)
+
+
+def _checked(spec: ModelSpec, directory: Path) -> tuple[Family, Score]:
+    """The family and the score; refuses weights of another model."""
     kind, _, weights = opened(spec, directory)
     kind.check_weights(weights)
-    return kind.pads_texts, kind.score(weights)
+    return kind, kind.score(weights)
 
 
 @torch.inference_mode()

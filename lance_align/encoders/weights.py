@@ -12,7 +12,7 @@ from torch import nn
 
 from lance_align.errors import ModelError, few
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FLOATS = ("F16", "BF16", "F32", "F64")  # as a header names them
 
 
 class Weights:
@@ -72,7 +72,26 @@ class Weights:
 
         Args:
             module: its state dict names are the file's.
+            unused: see `check`.
+
+        Raises:
+            ModelError: as `check`.
+        """
+        wanted = module.state_dict()
+        names = self.check(module, unused=unused)
+        with self._open() as file, torch.no_grad():
+            for name in names:
+                wanted[name].copy_(file.get_tensor(name))
+
+    def check(self, module: nn.Module, *, unused: tuple[str, ...] = ()) -> list[str]:
+        """Compare the file's header with what a module asks for; the module may be on the meta device.
+
+        Args:
+            module: see `fill`.
             unused: prefixes of tensors of the same part of the model that this module does without.
+
+        Returns:
+            The names of the tensors that it takes.
 
         Raises:
             ModelError: a tensor is missing, left over, or of another shape or a quantised type.
@@ -87,18 +106,17 @@ class Weights:
         surplus = sorted(name for name in offered if name not in wanted)
         if surplus:
             raise ModelError(f"{self.path} has more than config.json asks for: {few(surplus)}")
-        with self._open() as file, torch.no_grad():
+        with self._open() as file:
             for name in sorted(offered):
-                self._copy(file.get_tensor(name), wanted[name], name)
+                header = file.get_slice(name)
+                self._compare(tuple(header.get_shape()), header.get_dtype(), wanted[name], name)
+        return sorted(offered)
 
-    def _copy(self, source: torch.Tensor, target: torch.Tensor, name: str) -> None:
-        if source.shape != target.shape:
-            raise ModelError(
-                f"{self.path}: {name!r} has shape {tuple(source.shape)}, config.json asks for {tuple(target.shape)}"
-            )
-        if target.is_floating_point() and source.dtype not in _FLOATS:
-            raise ModelError(f"{self.path}: {name!r} is {source.dtype}; expected float weights, not quantised ones")
-        target.copy_(source)
+    def _compare(self, shape: tuple[int, ...], dtype: str, target: torch.Tensor, name: str) -> None:
+        if shape != tuple(target.shape):
+            raise ModelError(f"{self.path}: {name!r} has shape {shape}, config.json asks for {tuple(target.shape)}")
+        if target.is_floating_point() and dtype not in _FLOATS:
+            raise ModelError(f"{self.path}: {name!r} is {dtype}; expected float weights, not quantised ones")
 
     @contextmanager
     def _open(self) -> Iterator[Any]:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.encoders.base import Encoder, Score, Vectors
+from lance_align.encoders.base import Encoder, Score, Vectors, check_list
 from lance_align.encoders.cache import load_encoder
 from lance_align.errors import ArgumentError
 from lance_align.spec import ModelSpec
 from lance_align.visuals import VisualInput
 
 DEFAULT_TEMPLATE = "a photo of a {}"
+
+_log = logging.getLogger(__name__)
+
+
+class Probabilities(np.ndarray[Any, np.dtype[np.float32]]):
+    """``(images, labels) float32``, an array like any other.
+
+    Attributes:
+        reasons: one entry an image: None, or why its row is NaN, as ``"kind: detail"``. What is computed of the array
+            has none.
+    """
+
+    reasons: tuple[str | None, ...] = ()
+
+    def __new__(cls, values: NDArray[np.float32], *, reasons: tuple[str | None, ...]) -> Probabilities:
+        """A view of values."""
+        made = values.view(cls)
+        made.reasons = reasons
+        return made
 
 
 def zero_shot(
@@ -24,7 +45,7 @@ def zero_shot(
     template: str = DEFAULT_TEMPLATE,
     model: str | Path | ModelSpec = "align-tiny",
     device: str = "auto",
-) -> NDArray[np.float32]:
+) -> Probabilities:
     """Probability of each label for each image, with the checkpoint's own score.
 
     Args:
@@ -36,18 +57,27 @@ def zero_shot(
 
     Returns:
         ``(images, labels) float32``; a row sums to 1 (of SigLIP each label stands for itself, and all may be low), or
-        is NaN where the image is None or cannot be read.
+        is NaN where the image is None or cannot be read. Its `reasons` say why; the first is logged too.
 
     Raises:
-        ArgumentError: no labels, a label that is not text, or a template without ``{}``.
+        ArgumentError: one image where a list is expected, no labels, a label that is not text, or a template without
+            ``{}``.
         ModelError: as `load_encoder`.
     """
-    _check_labels(labels, template)  # before anything is loaded
+    check_labels(labels, template)  # before anything is loaded
+    check_list(images, "images")
     encoder = load_encoder(model, device=device)
     embedded = encoder.encode_images(images)
     vectors = embedded.vectors.copy()
     vectors[[reason is not None for reason in embedded.reasons]] = np.nan
-    return label_probabilities(vectors, labels, encoder=encoder, template=template)
+    failed = [(row, reason) for row, reason in enumerate(embedded.reasons) if reason is not None]
+    if failed:
+        _log.warning(
+            "%d of %d images have no probabilities; the first is image %d: %s", len(failed), len(images), *failed[0]
+        )
+    return Probabilities(
+        label_probabilities(vectors, labels, encoder=encoder, template=template), reasons=embedded.reasons
+    )
 
 
 def label_probabilities(
@@ -78,7 +108,7 @@ def label_vectors(labels: Sequence[str], *, encoder: Encoder, template: str = DE
     Raises:
         ArgumentError: as `zero_shot`.
     """
-    _check_labels(labels, template)
+    check_labels(labels, template)
     sentences = [template.replace("{}", label) for label in labels]
     embedded = encoder.encode_texts(sentences)
     failed = [f"{text!r} ({reason})" for text, reason in zip(sentences, embedded.reasons, strict=True) if reason]
@@ -101,8 +131,14 @@ def probabilities(vectors: Vectors, labels: Vectors, *, score: Score) -> NDArray
     return score.probabilities(vectors.astype(np.float64) @ labels.T.astype(np.float64))
 
 
-def _check_labels(labels: Sequence[str], template: str) -> None:
-    if isinstance(labels, str) or len(labels) == 0 or not all(isinstance(label, str) for label in labels):
+def check_labels(labels: Sequence[str], template: str) -> None:
+    """Refuse what cannot be labels, before anything is loaded.
+
+    Raises:
+        ArgumentError: as `zero_shot`.
+    """
+    check_list(labels, "labels")
+    if len(labels) == 0 or not all(isinstance(label, str) for label in labels):
         raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
     if "{}" not in template:
         raise ArgumentError(f"template {template!r} has no place for the label; expected a sentence with {{}}")

@@ -13,11 +13,12 @@ from lance_align.encoders.base import Vectors
 from lance_align.errors import ArgumentError, TableError
 from lance_align.indexing.recall import nearest, recall
 from lance_align.indexing.sample import sample_queries
-from lance_align.tables.handles import dataset_of
+from lance_align.tables.handles import check_writable, dataset_of
 from lance_align.tables.index_plan import has_outgrown, named_plan, plan_index
 from lance_align.tables.index_report import TARGET_RECALL, Action, IndexReport
 from lance_align.tables.indexes import VectorIndex, create_index, extend_index, update_metadata, vector_index
 from lance_align.tables.layout import VECTOR
+from lance_align.tables.names import quoted
 from lance_align.tables.search_settings import IndexRecord, SearchSettings, metadata_with_record, read_record
 
 # Rows that joined since the recall was measured, as a share of those there were then: more, and it is measured again.
@@ -55,11 +56,13 @@ def build_index(
 
     Raises:
         ArgumentError: no such type, or a target that is not a share.
-        TableError: no such vector column, no vectors for the index that was asked for, or LanceDB cannot build it.
+        TableError: no such vector column, no vectors for the index that was asked for, the table stands at a version
+            that was checked out, or LanceDB cannot build it.
     """
     if not 0 < target_recall <= 1:
         raise ArgumentError(f"target_recall={target_recall}; expected a number above 0, at most 1")
     dataset_of(table)  # says what is wrong with tables of another kind
+    check_writable(table)
     table.checkout_latest()
     dim = _dim(table, vector)
     there = vector_index(table, vector)
@@ -70,7 +73,7 @@ def build_index(
             return _extended(table, vector, there, record, target_recall)
         if plan_index(rows, dim) is None:
             return IndexReport(vector=vector, action="none", rows=rows)
-    rows = int(table.count_rows(f"`{vector}` IS NOT NULL"))  # may read the column
+    rows = int(table.count_rows(f"{quoted(vector)} IS NOT NULL"))  # may read the column
     plan = plan_index(rows, dim) if index == "auto" else named_plan(index, rows, dim)
     if plan is None:
         return IndexReport(vector=vector, action="none", rows=rows)

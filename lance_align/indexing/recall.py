@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lance_align.encoders.base import Vectors
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.names import quoted
 from lance_align.tables.search_settings import SearchSettings
 
 K = 10  # recall@10
@@ -35,7 +36,7 @@ def nearest(dataset: Any, vector: str, queries: Vectors, *, k: int = K) -> list[
     rows = np.full((len(queries), KEPT), -1, np.int64)
     with lance_failures("read vectors of", str(dataset.uri)):
         for batch in dataset.to_batches(
-            columns=[vector], filter=f"`{vector}` IS NOT NULL", with_row_id=True, batch_size=BATCH_ROWS
+            columns=[vector], filter=f"{quoted(vector)} IS NOT NULL", with_row_id=True, batch_size=BATCH_ROWS
         ):
             found = queries @ _matrix(batch.column(vector)).T
             ids = np.broadcast_to(batch.column("_rowid").to_numpy().astype(np.int64), found.shape)

@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.handles import check_writable
 from lance_align.tables.index_report import Action, IndexReport
 from lance_align.tables.indexes import extend_index
+from lance_align.tables.names import quoted
 
 FTS = "FTS"  # LanceDB's name of the kind
 
@@ -22,17 +24,19 @@ def build_text_index(table: Any, column: str) -> IndexReport:
         column: of strings.
 
     Raises:
-        TableError: LanceDB cannot build it, or other writers got in between each time.
+        TableError: the table stands at a version that was checked out, LanceDB cannot build the index, or other
+            writers got in between each time.
     """
     from lancedb import index
 
+    check_writable(table)
     started = time.perf_counter()
     with lance_failures(f"index the texts of {column!r} in", str(table.name)):
         table.checkout_latest()
         there = next((i for i in table.list_indices() if list(i.columns) == [column] and i.index_type == FTS), None)
         if there is None:
             table.create_index(column, config=index.FTS())
-            rows, added = int(table.count_rows(f"`{column}` IS NOT NULL")), 0
+            rows, added = int(table.count_rows(f"{quoted(column)} IS NOT NULL")), 0
         else:
             rows, added = int(there.num_indexed_rows or 0), int(there.num_unindexed_rows or 0)
             if added:

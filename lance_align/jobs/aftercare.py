@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.tables.handles import lancedb_table
 from lance_align.tables.location import table_location
@@ -38,6 +39,6 @@ def verify_table(
     Raises:
         TableError: see there.
     """
-    limits = DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
+    limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
     place = table_location(os.fspath(db), table, storage_options=storage_options)
     return verify(lancedb_table(place), device=device, limits=limits)

@@ -10,12 +10,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lance_align.encoders import is_allowed, resolve_spec
-from lance_align.encoders.devices import Precision, check_precision
-from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.devices import Precision
+from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError, ModelError, TableError
 from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
@@ -84,7 +85,8 @@ def backfill(
         allow_outside: let image paths in the rows lead out of the database's folder, from which relative paths start.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
-        image_formats: Pillow's names of the image formats that may be decoded.
+        image_formats: names of the image formats that may be decoded, of `lance_align.formats.FORMATS`; suffixes
+            such as jpg are understood. HEIF needs the extra ``heif``.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
         decode_seconds: seconds after which the decoding of one image is given up.
@@ -147,15 +149,17 @@ def backfill(
         precision=precision,
     )
     check_executor(executor, options)
-    check_engine(engine)
-    check_precision(precision)
+    check_device(device)
+    check_writable("log file", log_file)
+    limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     filler = Filler(location.uri, vector, storage_options=location.storage_options)
     spec = _trusted(filler)
+    check_options(spec, device=device, engine=engine, precision=precision)
     decoder = Decoder(
         image=spec.image,
-        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        limits=limits,
         seconds=decode_seconds,
         memory_mb=decode_memory_mb,
     )

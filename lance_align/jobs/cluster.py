@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import re
+import shutil
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +23,9 @@ from ray._private import ray_logging
 from lance_align.errors import JobError
 
 CONNECT_TIMEOUT_S = 10.0
+STARTS = 2  # on this machine: one that is busy misses Ray's own 30 s for its first process now and then
+START_S = 180.0  # a start takes 4 s on an idle machine of two cores, and was seen to take 60 on a busy one
+REMEDY = "try again when the machine is less busy, or run without Ray: --executor local"
 
 
 @contextlib.contextmanager
@@ -29,23 +36,57 @@ def cluster() -> Iterator[None]:
     nothing to the terminal; its log files have everything.
 
     Raises:
-        JobError: Ray does not start, or RAY_ADDRESS names a cluster that does not answer.
+        JobError: Ray does not start in time, or RAY_ADDRESS names a cluster that does not answer.
     """
     _quieten()
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    try:
-        with _quiet_start():
-            _start(address)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise JobError(f"Ray did not start ({address or 'on this machine'}): {str(error).splitlines()[0]}") from error
+    with _quiet_start():
+        _start_in_time(address)
     try:
         with _silent_retries():
             yield
     finally:
         ray.shutdown()
+
+
+def _start_in_time(address: str | None) -> None:
+    """Start Ray, twice at most, each time for `START_S` at most.
+
+    A raylet that died leaves ``ray.init`` waiting for ever, so it runs in a thread that can be left behind.
+
+    Raises:
+        JobError: it did not start, in one line with the remedy.
+    """
+    error: BaseException | None = None
+    for _ in range(1 if address else STARTS):
+        outcome: queue.Queue[BaseException | None] = queue.Queue()
+        threading.Thread(target=_start_into, args=(address, outcome), name="ray-start", daemon=True).start()
+        try:
+            error = outcome.get(timeout=START_S)
+        except queue.Empty:
+            raise JobError(
+                f"Ray did not start ({address or 'on this machine'}) within {START_S:g} s; {REMEDY}"
+            ) from None
+        if error is None:
+            return
+        ray.shutdown()
+    raise JobError(f"Ray did not start ({address or 'on this machine'}): {_said(error)}; {REMEDY}") from error
+
+
+def _start_into(address: str | None, outcome: queue.Queue[BaseException | None]) -> None:
+    try:
+        _start(address)
+    except BaseException as error:  # noqa: BLE001  Ray raises a bare Exception too; it is told by the job's own thread
+        outcome.put(error)
+    else:
+        outcome.put(None)
+
+
+def _said(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _start(address: str | None) -> None:
@@ -54,6 +95,8 @@ def _start(address: str | None) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not os.access(Path.home(), os.W_OK):
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray keeps a token file there, and does not start
     os.environ.setdefault("RAY_task_oom_retries", "3")  # Ray's own is endless: rows that never fit would loop
     ray.init(
         address="local",
@@ -69,6 +112,24 @@ def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def store_notes(store_bytes: float, *, memory: str = "/dev/shm") -> dict[str, str]:  # noqa: S108  it is only measured
+    """What is to be known of the object store of a Ray on this machine alone; Ray's own warning goes unseen.
+
+    Where shared memory is smaller than the store (64 MB in a container of Docker's), Ray keeps the store on the disk.
+
+    Args:
+        store_bytes: of the whole cluster.
+        memory: where shared memory is.
+    """
+    nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+    if len(nodes) > 1 or not os.path.isdir(memory):  # noqa: PTH112  one line
+        return {}
+    room = shutil.disk_usage(memory).total
+    if room >= store_bytes:
+        return {}
+    return {"object_store": f"on the disk (slow): {memory} has {room / 1e6:,.0f} MB, it takes {store_bytes / 1e6:,.0f}"}
 
 
 @contextlib.contextmanager

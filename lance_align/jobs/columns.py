@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from lance_align.errors import SourceError
-from lance_align.jobs.ids import is_id_type, is_text_type
+from lance_align.jobs.ids import ID_TYPES, is_id_type, is_text_type
 from lance_align.jobs.sources import Source
 from lance_align.jobs.sources.base import Looks
+from lance_align.jobs.sources.roles import DATA_NAMES, ID_NAMES, PATH_NAMES, TEXT_NAMES
 from lance_align.tables.schema import ID, IMAGE, URI, Embed, Layout
 
 Keep = Literal["bytes", "thumbnail", "uri"]
 ImageKind = Literal["bytes", "path", "struct"]
 
-# Tried in this order, letter case ignored. `file_name` is what Hugging Face's metadata.csv calls it.
-IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
-VIDEO_NAMES = ("video", "clip", "movie", "mp4", "webm", "mkv", "mov", "avi", "video_bytes", "bytes")
-_PATH_NAMES = ("file_name", "filename", "file", "filepath", "file_path", "path", "uri")
-# Of columns with the data itself, then of columns with paths.
-_NAMES: Mapping[Looks, tuple[Sequence[str], Sequence[str]]] = {
-    "images": (IMAGE_NAMES, (*IMAGE_NAMES, "image_path", *_PATH_NAMES)),
-    "videos": (VIDEO_NAMES, (*VIDEO_NAMES, "video_path", "clip_path", *_PATH_NAMES)),
+# Columns that hold pictures by their names too, but not clearly: several a row, numbered, or behind a network.
+_NEARLY_NAMED: Mapping[Looks, re.Pattern[str]] = {
+    looks: re.compile(rf"({'|'.join(words)})s?([_ -]?(url|uri|link|path|file|file_?name)s?)?([_ -]?\d+)?")
+    for looks, words in (
+        ("images", ("image", "img", "picture", "photo")),
+        ("videos", ("video", "clip", "movie")),
+    )
 }
-TEXT_NAMES = ("text", "caption", "description", "prompt", "title", "alt", "name", "sentence")
-ID_NAMES = ("id", "_id", "__key__", "uuid")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +82,18 @@ def choose_columns(
     """
     schema = source.schema
     for name in (image, text, id, *drop):
-        if name is not None and name not in schema.names:
+        if name is not None and name not in (*schema.names, *source.dropped):
             raise SourceError(f"{source.location.uri} has no column {name!r}; {_seen(schema)}")
     offered = pa.schema([field for field in schema if field.name not in drop])
+    # Where folders' names say a column, all rows of a folder have one value: a label, but no role.
+    own = pa.schema([field for field in offered if field.name not in source.partitions])
     said = image or (None if embed == "text" and keep == "bytes" else source.image)
-    image = said or (None if embed == "text" else find_image(offered, source.looks))
-    text = text or source.text or _find_text(offered, needed=embed in ("text", "both") or image is None)
-    id = id or source.id or _find(offered, ID_NAMES, is_id_type)  # noqa: A001
+    image = said or (None if embed == "text" else find_image(own, source.looks))
+    if image is None and embed != "text":
+        _check_no_pictures(source, own)
+    id = id or source.id or _find(own, ID_NAMES, is_id_type)  # noqa: A001
+    needs_text = embed in ("text", "both") or image is None
+    text = text or source.text or _find_text(source, own, needed=needs_text, taken=(image, id))
     embed = embed or ("image" if image is not None else "text")
     _check_roles(source, embed=embed, image=image, text=text, id=id)
     kind = _image_kind(schema.field(image), source.looks) if image is not None else None
@@ -124,11 +128,14 @@ def _check_roles(
         _image_kind(schema.field(image), looks)
     if embed in ("text", "both"):
         if text is None:
-            raise SourceError(f"{uri} has no column that looks like texts; name it with --text; {_seen(schema)}")
+            raise SourceError(
+                f"{uri} has no column that looks like texts (ids and names of files are none); name it with --text; "
+                f"{_seen(schema)}"
+            )
         if not is_text_type(schema.field(text).type):
             raise SourceError(f"text column {text!r} is {schema.field(text).type}; expected strings")
     if id is not None and not is_id_type(schema.field(id).type):
-        raise SourceError(f"id column {id!r} is {schema.field(id).type}; expected text or whole numbers")
+        raise SourceError(f"id column {id!r} is {schema.field(id).type}; expected {ID_TYPES}")
     if id != ID and ID in schema.names and id is not None:
         raise SourceError(
             f"{uri} has a column {ID!r} besides the id column {id!r}, and the table needs that name; drop it with "
@@ -163,20 +170,69 @@ def _is_image_data(kind: pa.DataType) -> bool:
 
 def find_image(schema: pa.Schema, looks: Looks) -> str | None:
     """The column that looks like pictures, or videos, by its name and type; None where none does, or several do."""
-    of_data, of_paths = _NAMES[looks]
-    named = _find(schema, of_data, _is_image_data) or _find(schema, of_paths, is_text_type)
-    if named is not None:
-        return named
+    of_data, of_paths = DATA_NAMES[looks], PATH_NAMES[looks]
+    named = [name for word in of_data if (name := _find(schema, (word,), _is_image_data)) is not None]
+    if len(named) > 1 and named[0].lower() != of_data[0]:
+        return None
+    found = named[0] if named else _find(schema, of_paths, is_text_type)
+    if found is not None:
+        return found
     binaries = [field.name for field in schema if _is_image_data(field.type)]
     return binaries[0] if len(binaries) == 1 else None
 
 
-def _find_text(schema: pa.Schema, *, needed: bool) -> str | None:
-    named = _find(schema, TEXT_NAMES, is_text_type)
+def _check_no_pictures(source: Source, offered: pa.Schema) -> None:
+    """Refuse to take texts for what is to be embedded where columns may well be the pictures.
+
+    Raises:
+        SourceError: names those columns.
+    """
+    looks = source.looks
+    found = [field for field in offered if _may_be_image(field, looks)]
+    if not found:
+        return
+    names = ", ".join(f"{field.name} ({field.type})" for field in found)
+    lists = [field.name for field in found if _is_listing(field.type)]
+    several = f" {lists[0]!r} holds several {looks} a row: give each a row of its own first." if lists else ""
+    one = next((field.name for field in found if field.name not in lists), None)
+    remedy = f"name one with --image {one}, " if one is not None else "name another column with --image, "
+    raise SourceError(
+        f"{source.location.uri} has {'columns' if len(found) > 1 else 'a column'} that may be the {looks}: {names}."
+        f"{several} Expected one {looks[:-1]} a row: {remedy}or embed texts with --embed text"
+    )
+
+
+def _may_be_image(field: pa.Field[Any], looks: Looks) -> bool:
+    kind: Any = field.type.value_type if _is_listing(field.type) else field.type
+    return _is_image_data(kind) or (
+        is_text_type(kind) and _NEARLY_NAMED[looks].fullmatch(field.name.lower()) is not None
+    )
+
+
+def _is_listing(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _find_text(source: Source, offered: pa.Schema, *, needed: bool, taken: Sequence[str | None]) -> str | None:
+    """The column of texts by its name, or where one is needed the only one that may be.
+
+    Raises:
+        SourceError: several may be, and none has a name that tells.
+    """
+    named = _find(offered, TEXT_NAMES, is_text_type)
     if named is not None or not needed:
         return named
-    texts = [field.name for field in schema if is_text_type(field.type) and field.name not in ID_NAMES]
-    return texts[0] if len(texts) == 1 else None
+    no_texts = {*taken, *ID_NAMES, *PATH_NAMES[source.looks]}
+    texts = [
+        field.name
+        for field in offered
+        if is_text_type(field.type) and field.name not in taken and field.name.lower() not in no_texts
+    ]
+    if len(texts) > 1:
+        raise SourceError(
+            f"{source.location.uri} has columns that may be the texts: {', '.join(texts)}; name one with --text"
+        )
+    return texts[0] if texts else None
 
 
 def _find(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType], bool]) -> str | None:

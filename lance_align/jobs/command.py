@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from lance_align import __version__
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.jobs.checks import check_writable
 from lance_align.jobs.failures import GO_ON
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.stopping import Stopped, stopping
@@ -22,7 +24,12 @@ def application(name: str, text: str | None) -> App:
     """A command line that says `text`, in Markdown, for ``--help``, and the package's version for ``--version``.
 
     Options that take lists take all words up to the next option, may be repeated, and have no twin that empties them.
+
+    From here on output shows characters that the terminal has no code for (PYTHONIOENCODING=ascii) as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parameters = Parameter(negative_iterable=(), consume_multiple=True)
     return App(
         name=name,
@@ -66,7 +73,7 @@ def command_line(*, report_json: Path | None = None, debug: bool = False, go_on:
     SIGTERM. A job that came to its end and counts as failed still tells its report.
 
     Args:
-        report_json: see `tell`.
+        report_json: see `tell`; it is an error at once where it cannot be written.
         debug: show the traceback as well.
         go_on: what is said of a run that a signal has stopped; None where there is nothing to go on with.
 
@@ -74,7 +81,9 @@ def command_line(*, report_json: Path | None = None, debug: bool = False, go_on:
         SystemExit: with the status, where it is not 0.
     """
     try:
+        check_writable("report", report_json)
         with stopping():
+            check_writable("report", report_json)
             yield
     except CycloptsError as error:
         sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))

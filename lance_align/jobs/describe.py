@@ -12,14 +12,17 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.describers.checkpoints import DEFAULT_NEW_TOKENS, resolve_describer
+from lance_align.describers.loading import check_describer
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.spec import MAX_SIDE_PX, Task
+from lance_align.encoders.checkpoints import resolve_spec
 from lance_align.encoders.devices import Precision
 from lance_align.errors import ArgumentError, JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.backfill import backfill
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.columns import find_image
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
@@ -117,7 +120,8 @@ def describe(
         allow_outside: let image paths in the rows lead out of the database's folder, from which relative paths start.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
-        image_formats: Pillow's names of the image formats that may be decoded.
+        image_formats: names of the image formats that may be decoded, of `lance_align.formats.FORMATS`; suffixes
+            such as jpg are understood. HEIF needs the extra ``heif``.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
         decode_seconds: seconds after which the decoding of one image is given up.
@@ -173,9 +177,11 @@ def describe(
         precision=precision,
     )
     check_executor(executor, options)
+    check_device(device)
+    check_writable("log file", log_file)
     decoder = PictureDecoder(
         max_side_px=max_side_px,
-        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        limits=DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
         seconds=decode_seconds,
         memory_mb=decode_memory_mb,
     )
@@ -193,6 +199,9 @@ def describe(
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     references = References(locate(location.db), allow_outside, fetch_policy(fetch_hosts))
     description = Description(image=image or _image_of(location), spec=spec)
+    check_describer(spec)
+    if embed is not None:
+        resolve_spec(embed)
     add_description(location.uri, column, description, storage_options=location.storage_options)
     filler = Filler(location.uri, column, storage_options=location.storage_options)
     rest: dict[str, Any] = {

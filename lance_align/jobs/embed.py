@@ -12,12 +12,13 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from lance_align.encoders import allow_models, resolve_spec
-from lance_align.encoders.devices import Precision, check_precision
-from lance_align.encoders.engines.base import EngineName, check_engine
+from lance_align.encoders.devices import Precision
+from lance_align.encoders.engines.base import EngineName, check_options
 from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
+from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_positive
+from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
@@ -54,6 +55,7 @@ def embed(
     keep: Keep = "bytes",
     thumbnail_px: int = 256,
     format: Format | None = None,  # noqa: A002
+    delimiter: str | None = None,
     labels_from_folders: bool = False,
     allow_outside: bool = False,
     fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
@@ -95,16 +97,19 @@ def embed(
         embed: what gets vectors: image, text, or both; by default image where there is an image column, else text.
         image: the column of images or videos (bytes or paths); by default recognised by name and type.
         text: the column of texts; by default recognised.
-        id: the column of ids; by default one called id, the path in a folder, else a 128-bit digest of the row.
-        drop: columns that do not travel into the table.
+        id: the column of ids (text, whole numbers, decimals, UUIDs, bytes, dates or times); by default one called id,
+            the path in a folder, else a 128-bit digest of the row's columns, those of `drop` left out.
+        drop: columns that are not looked at and do not travel; one that is named for a role is read for it alone.
         keep: what the table keeps of an image: its bytes, a thumbnail (JPEG), or its uri (paths only).
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
+        delimiter: what separates the cells of CSV files (, ; | or tab); by default recognised in the header line.
         labels_from_folders: make the folder that each picture of a folder lies in a column label.
         allow_outside: let image paths in the rows lead out of the source's folder.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
-        image_formats: Pillow's names of the image formats that may be decoded.
+        image_formats: names of the image formats that may be decoded, of `lance_align.formats.FORMATS`; suffixes
+            such as jpg are understood. HEIF needs the extra ``heif``.
         max_pixels: most pixels of an image, checked before it is decoded.
         max_bytes: most bytes of an image file.
         decode_seconds: seconds after which the decoding of one image is given up.
@@ -183,17 +188,21 @@ def embed(
         precision=precision,
     )
     check_executor(executor, options)
-    check_engine(engine)
-    check_precision(precision)
+    check_device(device)
+    check_writable("log file", log_file)
+    limits = DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=storage_options)
     spec = resolve_spec(model, revision=revision)
+    check_options(spec, device=device, engine=engine, precision=precision)
     rows = open_source(
         source,
         format=format,
         allow_outside=allow_outside,
         fetching=fetch_policy(fetch_hosts),
         as_text=[column for column in (image, text, id) if column is not None],
+        drop=[column for column in drop if column not in (image, text, id)],  # read for their role, and left behind
+        delimiter=delimiter,
         looks="images" if spec.image.frames is None else "videos",
         labels_from_folders=labels_from_folders,
     )
@@ -205,7 +214,7 @@ def embed(
     schema = table_schema(travelling, columns.layout, spec)
     decoder = Decoder(
         image=spec.image,
-        limits=DecodeLimits(formats=tuple(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
+        limits=limits,
         thumbnail_px=thumbnail_px if columns.keep == "thumbnail" else None,
         seconds=decode_seconds,
         memory_mb=decode_memory_mb,

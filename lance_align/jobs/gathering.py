@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from lance_align.errors import LanceAlignError
 from lance_align.jobs.stopping import uninterrupted
@@ -34,11 +35,24 @@ class Gathering(ABC):
         self.committed = 0
         self.commits = 0
         self.halved = 0
+        self._seen: dict[str, set[str | int]] = {}  # what workers said of their models
 
     @property
-    def choices(self) -> dict[str, float]:
-        """When rounds end, by the names of the job's options."""
-        return {"commit_rows": self._commit_rows, "commit_seconds": self._commit_seconds}
+    def choices(self) -> dict[str, Any]:
+        """When rounds end, and what workers' models run on as far as they have said, by the names of the job's options.
+
+        Workers need not agree: on a cluster of several kinds of GPU they do not.
+        """
+        seen = {
+            name: next(iter(values)) if len(values) == 1 else " and ".join(sorted(map(str, values)))
+            for name, values in self._seen.items()
+        }
+        return {"commit_rows": self._commit_rows, "commit_seconds": self._commit_seconds} | seen
+
+    def _see(self, choices: Mapping[str, str | int]) -> None:
+        """Note what a worker says of its model."""
+        for name, value in choices.items():
+            self._seen.setdefault(name, set()).add(value)
 
     @abstractmethod
     def _commit_all(self) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lance_align.encoders.once import Once
 from lance_align.errors import ArgumentError, SourceError
+from lance_align.fetching import NO_URLS, FetchPolicy
+from lance_align.images import DEFAULT_LIMITS, ImageInput
+from lance_align.jobs.sources.location import References, locate
 from lance_align.spec import ImageSpec
 from lance_align.tables.creation import open_table
 from lance_align.training import RowPairs
@@ -27,27 +32,34 @@ def table_pairs(
     version: int | None = None,
     held_out: int = 0,
     seed: int = 0,
+    allow_outside: bool = False,
+    fetching: FetchPolicy = NO_URLS,
 ) -> tuple[RowPairs, RowPairs | None]:
     """Rows of a Lance table, read when a batch wants them.
 
     Args:
         uri: such as ``db/photos.lance``.
-        image: the column of encoded pictures.
+        image: the column of pictures: encoded, or paths, which start from the folder of the table's database.
         text: the column of captions.
         geometry: what pictures are brought to.
         version: of the table; None for the latest.
-        held_out: rows that are never trained on. A picture or caption that is in the table twice may be in both parts.
+        held_out: rows that are never trained on. Other rows that show one of their pictures, pixel for pixel, are
+            skipped wherever they are drawn; a caption may be in both parts.
         seed: of the choice of those rows.
+        allow_outside: let paths lead out of that folder.
+        fetching: hosts that URLs in the rows may name.
 
     Returns:
         The rows to train on, and those held out; None for none.
 
     Raises:
         ArgumentError: fewer than two rows would be left to train on.
-        SourceError: no such table or column.
+        SourceError: no such table or column, or one of a type that holds no pictures or captions.
         TableError: the table cannot be opened.
     """
     dataset = _open(uri, version, image, text)
+    opened = _opener(dataset.schema, uri, image, References(locate(uri).parent(), allow_outside, fetching))
+    _check_text(dataset.schema, uri, text)
     count = dataset.count_rows()
     if not 0 <= held_out <= max(0, count - 2):
         raise ArgumentError(f"held_out={held_out} of {count} rows; expected 0 to {max(0, count - 2)}")
@@ -57,12 +69,43 @@ def table_pairs(
         return list(zip(rows[image].to_pylist(), rows[text].to_pylist(), strict=True))
 
     if not held_out:
-        return RowPairs(fetch, count, geometry), None
+        return RowPairs(fetch, count, geometry, opened), None
     kept = np.sort(np.random.default_rng((seed, count)).choice(count, size=held_out, replace=False))
-    return (
-        RowPairs(_at(fetch, lambda places: _beside(kept, places)), count - held_out, geometry),
-        RowPairs(_at(fetch, lambda places: kept[places]), held_out, geometry),
-    )
+    measured = RowPairs(_at(fetch, lambda places: kept[places]), held_out, geometry, opened)
+    others = _at(fetch, lambda places: _beside(kept, places))
+    return RowPairs(others, count - held_out, geometry, opened, without=Once(measured.pictures)), measured
+
+
+def _opener(
+    schema: pa.Schema, uri: str, image: str, references: References
+) -> Callable[[ImageInput], ImageInput] | None:
+    """What reads the files that a column of paths names; None for encoded pictures.
+
+    Raises:
+        SourceError: the column holds neither.
+    """
+    kind = _value_type(schema, image)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return None
+    if not _is_text(kind):
+        raise SourceError(f"{uri}: column {image!r} is {kind}; expected encoded images as binary, or paths as strings")
+    return lambda path: references.read(str(path), max_bytes=DEFAULT_LIMITS.max_bytes)[1]
+
+
+def _check_text(schema: pa.Schema, uri: str, text: str) -> None:
+    kind = _value_type(schema, text)
+    if not _is_text(kind):
+        more = "; give each caption a row of its own" if pa.types.is_nested(kind) else ""
+        raise SourceError(f"{uri}: column {text!r} is {kind}; expected captions as strings{more}")
+
+
+def _value_type(schema: pa.Schema, column: str) -> pa.DataType:
+    kind = schema.field(column).type
+    return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _beside(kept: _Places, places: _Places) -> _Places:
@@ -86,6 +129,10 @@ def table_version(uri: str) -> int:
 
 
 def _open(uri: str, version: int | None, *columns: str) -> lance.LanceDataset:
+    if Path(uri.removeprefix("file://")).is_file():
+        raise SourceError(
+            f"{uri} is a file; expected a Lance table such as lancedb/photos.lance: make one of it with embed first"
+        )
     dataset = open_table(uri, version=version)
     if dataset is None and version is not None:
         raise SourceError(

@@ -24,6 +24,7 @@ class Receipt:
         replacing: ids of those rows that take the place of a row in the table.
         decode_s, encode_s, write_s: seconds of work on the block.
         halved: how often a batch of the block did not fit into memory and was halved.
+        choices: what the worker's model runs on: threads, device, engine and precision.
     """
 
     fragments: tuple[str, ...]
@@ -35,6 +36,7 @@ class Receipt:
     hashes: str = ""
     replacing: tuple[str, ...] = ()
     halved: int = 0
+    choices: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line; `from_json` gives an equal receipt back."""

@@ -60,6 +60,8 @@ class JobReport:
         gone: rows that the table held when the run began and that the input does not have; None if nobody asked.
         gone_ids: the first 1,000 of their ids, in the table's order.
         removed: how many of them were removed.
+        doubled: rows of the table whose id another of its rows has, since before the run.
+        lacking: rows of the table that earlier runs wrote without a vector or text, with the reason.
         left_out: how many files and folders lie in the input and are no rows, by kind: a suffix, or words.
         unread: why files of the input could not be read to their end, the first 1,000; their rows are not all in.
         plan: what was chosen for the cluster, by the names of the job's options.
@@ -166,6 +168,11 @@ class JobReport:
         ]
         lines += [f"    {kind:<13}{count:>12,}" for kind, count in sorted(self.reasons.items(), key=lambda r: -r[1])]
         lines += self._life()
+        if self.lacking:
+            lines.append(
+                f"  {self.lacking:,} rows that are there have a reason in place of a vector; --retry-errors tries "
+                "them again"
+            )
         if self.halved:
             times = "once" if self.halved == 1 else f"{self.halved:,} times"
             lines += ["", f"  memory ran out and batches were halved {times}; every row was tried again"]

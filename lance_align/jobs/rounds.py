@@ -53,6 +53,7 @@ class Rounds(Gathering):
             self._pending.append(receipt)
             self.rows += receipt.rows
             self.halved += receipt.halved
+            self._see(receipt.choices)
             self.reasons.update(receipt.reasons)
             self._spend(decode=receipt.decode_s, encode=receipt.encode_s, write=receipt.write_s)
             if sum(pending.rows for pending in self._pending) >= self._commit_rows or self._time_is_over():

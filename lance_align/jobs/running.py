@@ -28,6 +28,7 @@ from lance_align.jobs.sources.listing import UNLISTABLE
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.spec import ModelSpec
+from lance_align.tables.done import count_rows
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +205,12 @@ class _Run:
             version=rounds.version,
         )
 
+    def _lacking(self) -> int:
+        """Rows with an error that an earlier run wrote."""
+        target, rounds = self.job.target, self.job.rounds
+        counted = count_rows(target.uri, storage_options=target.storage_options, version=rounds.version)
+        return max(0, counted.failed - rounds.reasons.total())
+
     def report(self, started_at: datetime) -> JobReport:
         """The account, if every row has come.
 
@@ -239,6 +246,7 @@ class _Run:
             commits=rounds.commits,
             halved=rounds.halved,
             doubled=self.registry.doubled(),
+            lacking=self._lacking() if tally.there else 0,
             plan=self.plan,
             started_at=started_at,
             finished_at=datetime.now().astimezone(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import EngineName, default_engine
+from lance_align.errors import ArgumentError
 from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.spec import ImageSpec, ModelSpec
 
@@ -28,11 +31,13 @@ class Resources:
         cpus: logical CPUs.
         gpus: GPUs.
         is_local: this process does everything, with one model and one reader.
+        notes: what else is to be known of them, by name.
     """
 
     cpus: int
     gpus: int = 0
     is_local: bool = False
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,7 @@ class Shape:
         engine: what runs its image tower; see `load_encoder`.
         precision: what it computes in; see `load_encoder`.
         open_ended: `readers` is how many there may be at first: nodes which join later read too.
+        notes: see `Resources`.
     """
 
     actors: int
@@ -66,10 +72,16 @@ class Shape:
     engine: EngineName = "auto"
     precision: Precision = "auto"
     open_ended: bool = False
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def worker_device(self) -> str:
+        """Where a worker's model runs: a worker that reserves a GPU uses it or says why not."""
+        return "cuda" if self.device == "auto" and self.gpus else self.device
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What was chosen, by the names of the job's options."""
+        """What was planned, by the names of the job's options; workers say what they have (see `Gathering.choices`)."""
         names = ("readers", "actors", "threads", "device", "engine", "precision", "block_rows")
         chosen = {"executor": "local" if self.is_local else "ray"} | {name: getattr(self, name) for name in names}
         if self.device == "auto":
@@ -78,7 +90,7 @@ class Shape:
             chosen["precision"] = "bfloat16" if chosen["device"].startswith("cuda") else "float32"
         if self.engine == "auto":
             chosen["engine"] = default_engine(chosen["device"], in_float32=chosen["precision"] == "float32")
-        return chosen
+        return {**chosen, **self.notes}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +115,11 @@ def shape(spec: ModelSpec | None, resources: Resources, options: ShapeOptions) -
         resources: of the executor.
         options: where they say nothing, block_rows is 1,024, or 128 of videos, and where a CPU embeds large images and
             1,024 would take minutes.
+
+    Raises:
+        ArgumentError: the device is none that workers of a cluster can have.
     """
-    cpus, gpus = resources.cpus, resources.gpus
+    cpus, gpus = resources.cpus, _gpus(resources, options)
     block_rows = options.block_rows
     if block_rows is None:
         image = spec.image if spec is not None else ImageSpec(resize=(1, 1), crop=(1, 1))
@@ -126,7 +141,7 @@ def shape(spec: ModelSpec | None, resources: Resources, options: ShapeOptions) -
     return Shape(
         actors=actors,
         cpus=reserved,
-        gpus=min(1.0, gpus / actors),
+        gpus=_share(gpus, actors),
         threads=options.threads or own_threads,
         readers=readers,
         block_rows=block_rows,
@@ -136,4 +151,36 @@ def shape(spec: ModelSpec | None, resources: Resources, options: ShapeOptions) -
         engine=options.engine,
         precision=options.precision,
         open_ended=gpus > 0 and options.readers is None,
+        notes=resources.notes,
     )
+
+
+def _gpus(resources: Resources, options: ShapeOptions) -> int:
+    """How many GPUs there are for the model: none where it is to run on the CPU.
+
+    Raises:
+        ArgumentError: see `shape`.
+    """
+    kind, _, number = options.device.partition(":")
+    if kind not in ("auto", "cuda"):
+        return 0
+    if resources.is_local:
+        return resources.gpus
+    if number not in ("", "0"):
+        raise ArgumentError(
+            f"device={options.device!r}, but Ray gives each worker a GPU of its own, which is 'cuda' there; take "
+            "device='cuda', or executor='local'"
+        )
+    if kind == "cuda" and not resources.gpus:
+        if options.actors is None:
+            raise ArgumentError(
+                f"device={options.device!r}, but the cluster has no GPU now; if it adds some when asked, say with "
+                "actors how many, else take device='cpu'"
+            )
+        return options.actors
+    return resources.gpus
+
+
+def _share(gpus: int, actors: int) -> float:
+    """What each of some actors reserves so that all of them start: as many on each GPU, in Ray's 1/10,000."""
+    return 10_000 // math.ceil(actors / gpus) / 10_000 if gpus else 0.0

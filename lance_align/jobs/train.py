@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -12,16 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lance_align.encoders.checkpoints import read_json
-from lance_align.errors import ArgumentError, JobError, LanceAlignError
+from lance_align.encoders import hub
+from lance_align.encoders.checkpoints import resolve_spec
+from lance_align.encoders.fingerprint import fingerprint
+from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError
+from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.pairs import table_pairs, table_version
 from lance_align.jobs.stopping import Stopped, stopping
+from lance_align.jobs.training_group import said_of, training_group
 from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
-from lance_align.training.checkpoint import checkpoint_in, writing
+from lance_align.training.pinned import pin, pinned
 from lance_align.training.workers import ALONE, Workers
 
 _Report = Callable[[LogLine], None]
-_TABLE = "table.json"  # in `out`, which table the run learns from
+# Ray Train's own name. A cluster in use by others may become free, or grow, in the meantime.
+_START_LIMIT, START_LIMIT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 300
 _RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
 
 
@@ -31,14 +36,16 @@ class TrainJob:
 
     Attributes:
         table: uri of a Lance table.
-        image: its column of encoded pictures.
+        image: its column of pictures: encoded, or paths below the folder of the table's database.
         text: its column of captions.
         out: directory of the model and the checkpoint; for several workers, one that all of them see.
         options: how to train.
         model: what to train further, as `load_trainable` takes; None to pair two towers.
         vision_model, text_model, projection_dim: what `pair_towers` takes, where `model` is None.
-        held_out: rows to measure recall on and never to train on.
+        held_out: rows to measure recall on and never to train on, nor on other rows of their pictures.
         version: of the table; None for the one that the run into `out` began with, or the latest.
+        allow_outside: let image paths in the rows lead out of the folder of the table's database.
+        fetching: hosts that image URLs in the rows are fetched from.
     """
 
     table: str
@@ -52,6 +59,8 @@ class TrainJob:
     projection_dim: int = 512
     held_out: int = 0
     version: int | None = None
+    allow_outside: bool = False
+    fetching: FetchPolicy = NO_URLS
 
     def __post_init__(self) -> None:
         towers = (self.vision_model, self.text_model)
@@ -87,7 +96,27 @@ class TrainJob:
             version=self.version,
             held_out=self.held_out,
             seed=seed,
+            allow_outside=self.allow_outside,
+            fetching=self.fetching,
         )
+
+    def terms(self) -> dict[str, Any]:
+        """What a run into `out` keeps to its end: another model, table, choice of rows or loss is another run.
+
+        Raises:
+            ModelError: a model cannot be found.
+        """
+        models = {name: getattr(self, name) for name in ("model", "vision_model", "text_model")}
+        return {
+            **{name: None if value is None else _known(name, value) for name, value in models.items()},
+            "projection_dim": self.projection_dim if self.model is None else None,
+            "image": self.image,
+            "text": self.text,
+            "held_out": self.held_out,
+            "version": self.version,
+            **self.options.terms,
+            "table": self.table,
+        }
 
     def absolute(self) -> TrainJob:
         """The same from any working directory."""
@@ -109,12 +138,13 @@ def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda 
 
     Args:
         job: what and how.
-        workers: processes; on a cluster with that many GPUs each has one.
+        workers: processes; on a cluster with GPUs each has one, unless the options' device is ``cpu``.
         report: is given each log line, in this process.
 
     Raises:
         ArgumentError: an option, the table or the model cannot be used.
-        JobError: Ray does not start, the workers failed, or `out` cannot be written.
+        JobError: Ray does not start, its cluster has no room for the workers for five minutes, they failed, or `out`
+            cannot be written.
     """
     if workers < 1:
         raise ArgumentError(f"workers={workers}; expected a whole number above 0")
@@ -125,25 +155,28 @@ def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda 
         _run_with_ray(job, workers, report)
 
 
+def _known(kind: str, name: str) -> dict[str, str]:
+    """A model's name, and the digest by which it is known again wherever it lies."""
+    if kind == "model":
+        return {"name": name, "fingerprint": resolve_spec(name).fingerprint}
+    try:
+        return {"name": name, "fingerprint": fingerprint(hub.find(name)[0])}
+    except OSError as error:
+        raise ModelError(f"model {name!r} cannot be read: {error}") from error
+
+
 def _pinned(job: TrainJob) -> TrainJob:
     """The job on one version of its table: all workers, and every continuation, hold out the same rows.
 
     Raises:
-        ArgumentError: `out` holds a run on another table.
+        ArgumentError: `out` holds a run on other terms, or the table cannot be used.
     """
-    path = job.out / _TABLE
-    version = job.version
-    if checkpoint_in(job.out) is not None and path.is_file():
-        began = read_json(path)
-        if began.get("table") != job.table:
-            raise ArgumentError(f"{job.out} holds a run on {began.get('table')}; train into another directory")
-        version = began["version"] if version is None else version
-    elif version is None:
-        version = table_version(job.table)
-    with writing(job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"table": job.table, "version": version}) + "\n", encoding="utf-8")
-    return dataclasses.replace(job, version=version)
+    if job.version is None:
+        began = pinned(job.out) or {}
+        version = began.get("version") if began.get("table") == job.table else None
+        job = dataclasses.replace(job, version=table_version(job.table) if version is None else version)
+    pin(job.out, job.terms())
+    return job
 
 
 def _run(job: TrainJob, workers: Workers, report: _Report) -> None:
@@ -190,20 +223,22 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
     from ray import train as ray_train
     from ray.train.torch import TorchTrainer
 
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
-    if cpus < workers:
-        raise ArgumentError(f"workers={workers}, but the cluster has {cpus} CPUs; give fewer workers")
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    group = training_group(nodes, workers=workers, device=job.options.device)
+    limit_s = os.environ.setdefault(_START_LIMIT, str(START_LIMIT_S))
     logging.getLogger("ray.train").setLevel(logging.ERROR)  # its progress; ours comes in log lines
     for restarts_left in reversed(range(1 + _RESTARTS)):
         trainer = TorchTrainer(
             _work,
             train_loop_config={"job": job, "lines": lines},
             scaling_config=ray_train.ScalingConfig(
-                num_workers=workers, use_gpu=gpus >= workers, resources_per_worker={"CPU": cpus // workers}
+                num_workers=workers, use_gpu=group.use_gpu, resources_per_worker=group.resources
             ),
-            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds.
-            run_config=ray_train.RunConfig(storage_path=str(job.out / "ray")),
+            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds; where
+            # there is no place for the group they have no end, and no words.
+            run_config=ray_train.RunConfig(
+                storage_path=str(job.out / "ray"), failure_config=ray_train.FailureConfig(controller_failure_limit=0)
+            ),
         )
         try:
             trainer.fit()
@@ -214,11 +249,19 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
             own = _own_error(error)
             if own is not None:
                 raise own from error
+            if "TimeoutError" in type(getattr(error, "controller_failure", None)).__name__:
+                raise JobError(f"{group} did not start in {limit_s} s; {_free(nodes)}; give fewer workers") from error
             if restarts_left == 0:
                 raise JobError(
                     f"training failed ({_first_line(error)}); run the same command again to go on from the last "
                     "checkpoint"
                 ) from error
+
+
+def _free(nodes: list[dict[str, Any]]) -> str:
+    import ray
+
+    return f"the cluster has {said_of(nodes, ray.available_resources())}"  # type: ignore[no-untyped-call]
 
 
 def _work(settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Ends a worker process that makes no progress, so that Ray tries its work again elsewhere.
+"""Ends a worker process that makes no progress, or can make none, so that Ray tries its work again elsewhere.
 
 Python's `faulthandler` keeps the time in a thread that needs no interpreter lock: it also ends a process that hangs
 inside C code. Where the process hung stands in Ray's log of that worker.
@@ -7,6 +7,7 @@ inside C code. Where the process hung stands in Ray's log of that worker.
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,14 @@ def beat() -> None:
     _last_beat = time.monotonic()
     if _stall_seconds is not None and time.monotonic() - _wound_up > min(_REST_S, _stall_seconds / 10):
         _wind_up()
+
+
+def give_up(reason: str) -> None:
+    """End this process with status 1 if it is watched, for what is wrong with it goes on; else do nothing."""
+    if _stall_seconds is not None:
+        stream = sys.__stderr__ or sys.stderr
+        print(reason, file=stream, flush=True)
+        os._exit(1)
 
 
 def quiet_s() -> float:

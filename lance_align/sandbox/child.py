@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
-import resource
 import signal
 import socket
+import sys
 from contextlib import suppress
+from typing import Any
 
 from lance_align import faults, images, videos
 from lance_align.errors import MissingExtraError, RowError
@@ -18,19 +19,26 @@ from lance_align.sandbox.decoder import Decoder
 from lance_align.sandbox.pictures import PictureDecoder
 from lance_align.sandbox.process import OUT_OF_MEMORY
 
+try:
+    import resource as _resource
+except ImportError:  # Windows
+    resource: Any = None
+else:
+    resource = _resource
+
 # Decoding needs no file; tests keep small counts of their faults in some.
 FILE_BYTES = 2**20
 OPEN_FILES = 32
 GRACE_S = 5.0
+TRIED_BYTES = 2**30  # of address space, to see whether it can be limited
 
 
 def serve() -> None:
     """Answer questions on standard input, a socket, until its other end is closed."""
-    channel = socket.socket(fileno=os.dup(0))
+    channel = _channel()
     with suppress(RowError):
         images.decode(b"")  # without Pillow this process ends here, and the parent says why
-    _confine()
-    frames.send(channel, b"{}")
+    frames.send(channel, json.dumps({"unlimited": _confine()}).encode())
     while True:
         try:
             question, data = frames.receive(channel)
@@ -39,39 +47,67 @@ def serve() -> None:
         except (EOFError, OSError):
             return
         decoder = _decoder(question)
-        _limit(resource.RLIMIT_AS, decoder.memory_mb * 2**20, for_good=False)
+        _limit("RLIMIT_AS", decoder.memory_mb * 2**20, for_good=False)
         # The parent ends a hang. Should it die meanwhile, the kernel does: SIGALRM's own action needs no Python.
         # (A parent-death signal would also come when only the thread that started this process ends.)
-        signal.setitimer(signal.ITIMER_REAL, decoder.seconds + GRACE_S)
+        _alarm(decoder.seconds + GRACE_S)
         header, payload = _answer(decoder, data)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _alarm(0)
         del data
         with suppress(OSError):
             frames.send(channel, header, payload)
 
 
-def _confine() -> None:
-    """Nothing reaches the user's terminal, no core is dumped, hardly a file can be written, Ctrl-C is the parent's."""
+def _channel() -> socket.socket:
+    if sys.platform == "win32":  # where a socket is no file; the parent has written which it is
+        return socket.fromshare(sys.stdin.buffer.read())
+    return socket.socket(fileno=os.dup(0))
+
+
+def _confine() -> list[str]:
+    """Nothing reaches the user's terminal, no core is dumped, hardly a file can be written, Ctrl-C is the parent's.
+
+    Returns:
+        what this system lets nobody limit: macOS has no limit of memory, Windows has none at all.
+    """
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
     os.close(nowhere)
-    for kind, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
+    unlimited = []
+    for what, name, most in (
+        ("core dumps", "RLIMIT_CORE", 0),
+        ("files written", "RLIMIT_FSIZE", FILE_BYTES),
+        ("open files", "RLIMIT_NOFILE", OPEN_FILES),
     ):
-        _limit(kind, most, for_good=True)
+        if not _limit(name, most, for_good=True):
+            unlimited.append(what)
+    if not (_limit("RLIMIT_AS", TRIED_BYTES, for_good=False) and _limit("RLIMIT_AS", None, for_good=False)):
+        unlimited.append("memory")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's workers block some, and that is inherited
+    if sys.platform != "win32":
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's workers block some, and that is inherited
+    return unlimited
 
 
-def _limit(kind: int, most: int, *, for_good: bool) -> None:
-    _, hard = resource.getrlimit(kind)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(kind, (most, most if for_good else hard))
+def _alarm(seconds: float) -> None:
+    """End this process after so many seconds; 0 for never."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit(name: str, most: int | None, *, for_good: bool) -> bool:
+    """Set a limit of this process, None for the highest; whether that could be done."""
+    try:
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        if most is None or (hard != resource.RLIM_INFINITY and most > hard):
+            most = hard
+        resource.setrlimit(kind, (most, most if for_good else hard))
+    except (AttributeError, ValueError, OSError):
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,8 @@ from typing import Any
 
 from lance_align.errors import JobError, RowErrorKind
 from lance_align.sandbox import frames
+
+_log = logging.getLogger(__name__)
 
 START_S = 60.0  # a start takes 0.2 s on an idle machine
 OUT_OF_MEMORY = 12  # the status of a child that could not even hold the question; ENOMEM's number
@@ -60,6 +63,7 @@ class DecoderProcess:
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._has_told = False
 
     @property
     def pid(self) -> int | None:
@@ -138,12 +142,17 @@ class DecoderProcess:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our interpreter and our program
                     command,
-                    stdin=theirs.fileno(),
+                    stdin=subprocess.PIPE if sys.platform == "win32" else theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,  # the child lets go of it when it is ready
                     env=os.environ | _LEAN,
                 )
-            frames.receive(self._channel, max_bytes=0, ends_at=time.monotonic() + START_S)
+                if sys.platform == "win32":
+                    assert self._process.stdin is not None
+                    with self._process.stdin as stdin:
+                        stdin.write(theirs.share(self._process.pid))
+            ready, _ = frames.receive(self._channel, max_bytes=0, ends_at=time.monotonic() + START_S)
+            self._tell(frames.parse(ready))
         except (OSError, EOFError, ValueError) as error:
             raise JobError(
                 f"the image decoder did not start ({self._last_words(error)}); see that this node has memory and "
@@ -152,6 +161,16 @@ class DecoderProcess:
         assert self._process.stderr is not None
         self._process.stderr.close()
         return self._channel
+
+    def _tell(self, ready: dict[str, Any]) -> None:
+        """Say once what the child could not limit."""
+        unlimited = ready.get("unlimited")
+        if unlimited and not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "pictures are decoded without a limit of %s, which this system cannot set; decode_seconds holds",
+                ", ".join(unlimited),
+            )
 
     def _last_words(self, error: Exception) -> str:
         """The last line that a child said which never was ready."""
@@ -187,7 +206,8 @@ def _described(status: int | None) -> str:
 
 decoder_process = DecoderProcess()
 atexit.register(decoder_process.end)
-os.register_at_fork(after_in_child=decoder_process.forget)
+if hasattr(os, "register_at_fork"):  # which Windows has not, nor forks
+    os.register_at_fork(after_in_child=decoder_process.forget)
 
 
 def decoder_pid() -> int | None:

@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 from lance_align.errors import JobError, LanceAlignError, TableError
 from lance_align.tables.conflicts import attempts, may_retry, transaction_of
 from lance_align.tables.creation import create_table, open_table
-from lance_align.tables.failures import LANCE_ERRORS, table_error
+from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
 from lance_align.tables.layout import ID
+from lance_align.tables.metadata import read_table_id
 from lance_align.tables.pending import Dropped, Pending
 from lance_align.tables.removal import Removal, plan_removal
-from lance_align.tables.schema import check_fits
+from lance_align.tables.schema import check_fits, check_null_fits
+from lance_align.tables.trace import Trace
 
 OUR_TURN = 2**32 - 1  # a fragment id that no table reaches
 ID_BATCH_ROWS = 65_536
@@ -68,7 +70,9 @@ class Committer:
         self._dataset = dataset
         self._storage_options = storage_options
         self._last_id = _id(transaction_of(dataset, dataset.version))
+        self._table_id = read_table_id(dataset.schema)
         self._fields = _field_ids(dataset)
+        self._trace = Trace.of(dataset)
         self._files = {file for fragment in dataset.get_fragments() for file in _paths(fragment.metadata)}
         self._taken: set[str] = set()  # ids that others added and that rows of this job may have
 
@@ -92,7 +96,8 @@ class Committer:
         if dataset is None:
             dataset, created = create_table(uri, schema, storage_options=storage_options)
         check_fits(dataset.schema, schema, uri=uri)
-        return cls(dataset, created=created, storage_options=storage_options)
+        with lance_failures("read the ids of", uri):
+            return cls(dataset, created=created, storage_options=storage_options)
 
     @property
     def version(self) -> int:
@@ -152,14 +157,15 @@ class Committer:
         given, again = pending.files, Dropped()
         if repeated is not None and repeated.any():
             pending, again = pending.without_rows(repeated, self._dataset)
-        staying = [each for each in pending.fragments if not self._files.issuperset(_paths(each))]
-        pending = dataclasses.replace(pending, fragments=tuple(staying))
+        # By their files: one that is given twice lands once.
+        staying = {_paths(each): each for each in pending.fragments if not self._files.issuperset(_paths(each))}
+        pending = dataclasses.replace(pending, fragments=tuple(staying.values()))
         dropped = self._land(pending, given, pa.array(list(replacing), pa.string()), learn or _all)
         return Landed(version=self.version, rows=pending.rows - dropped.rows, dropped=dropped, repeated=again)
 
     def _land(self, pending: Pending, given: set[str], replacing: pa.StringArray, learn: Learn) -> Dropped:
         transaction_id = str(uuid.uuid4())
-        dropped, left_out = Dropped(), set[str]()
+        dropped, left_out, trace = Dropped(), set[str](), self._trace
         seen = self.version
         for is_last in attempts():
             try:
@@ -172,8 +178,10 @@ class Committer:
                     dropped += fewer
                     left_out.update(_texts(contested))
                 seen = self.version
+                trace = Trace.by_ids(pa.array(sorted(left_out), pa.string())) if left_out else self._trace
                 if pending.fragments:
                     pending.check_files()
+                    trace = pending.trace()
                     self._commit(pending.fragments, plan_removal(self._dataset, replacing), transaction_id)
                 break
             except LANCE_ERRORS as error:
@@ -184,6 +192,7 @@ class Committer:
                         break
                     raise self._commit_error(error) from error
         self._files |= given | pending.files  # both, or what was written again would land once more
+        self._trace = trace
         if learn is not _all:
             self._taken -= left_out  # of one job each row comes once
         if self.version <= seen + 1:
@@ -247,14 +256,14 @@ class Committer:
         """Move to the latest version; True if our transaction is among the new ones.
 
         Raises:
-            TableError: the table was replaced, rolled back, or lost one of our columns.
+            TableError: the table was replaced, rolled back, lost one of our columns, or has one that our rows lack.
         """
         seen = self._dataset.version
         self._dataset.checkout_latest()
         history = [transaction_of(self._dataset, version) for version in range(seen, self.version + 1)]
         # The one we saw is None where old versions were cleaned up.
         if not history or (self._last_id is not None and _id(history[0]) not in (None, self._last_id)):
-            raise TableError(f"{self.uri} was replaced by another writer; run the same command again")
+            raise self._replaced()
         self._last_id = _id(history[-1])
         news = [transaction for transaction in history[1:] if transaction is not None]
         if any(transaction.uuid == transaction_id for transaction in news):
@@ -265,11 +274,29 @@ class Committer:
                     f"{self.uri} was overwritten or rolled back by another writer; run the same command again to "
                     "write what is missing"
                 )
+        if read_table_id(self.schema) != self._table_id:
+            raise self._replaced()
+        if None in history:
+            self._trace = self._found_again()
         if not self._fields <= _field_ids(self._dataset):
             raise TableError(
                 f"a column of {self.uri} was dropped or changed by another writer; run again with the columns it has"
             )
+        check_null_fits(self.schema, {name for _, name, _ in self._fields}, uri=self.uri)
         return False
+
+    def _replaced(self) -> TableError:
+        return TableError(f"{self.uri} was replaced by another writer; run the same command again")
+
+    def _found_again(self) -> Trace:
+        """The trace of our last commit batch in a version whose history nobody can read any more."""
+        found = self._trace.found(self._dataset)
+        if found is None:
+            raise TableError(
+                f"{self.uri} has none of the rows that it had last, and its history was cleaned up: another writer "
+                "overwrote it, rolled it back or deleted them; run the same command again to write what is missing"
+            )
+        return found
 
     def _landed_after_all(self, transaction_id: str) -> bool:
         """Whether a commit that reported a failure is in the table; an object store may lose the answer only."""

@@ -8,6 +8,7 @@ import lance
 import pyarrow as pa
 
 from lance_align.tables.failures import LANCE_ERRORS, table_error
+from lance_align.tables.metadata import with_table_id
 
 
 def open_table(
@@ -33,12 +34,13 @@ def create_table(
 
     ``lance.write_dataset(mode="create")`` looks for a table and then overwrites what appeared since: with 8 threads 93
     of 150 races had several winners (pylance 14). A transaction on version 0 without retries has exactly one (150 of
-    150), since the first manifest is put only where there is none. Its storage version is Lance's stable one (2.2).
+    150), since the first manifest is put only where there is none. Its storage version is Lance's stable one (2.2). A
+    random id in its metadata tells it from any other table that stands, or will stand, at the same place.
 
     Raises:
         TableError: the storage failed.
     """
-    creation = lance.Transaction(read_version=0, operation=lance.LanceOperation.Overwrite(schema, []))
+    creation = lance.Transaction(read_version=0, operation=lance.LanceOperation.Overwrite(with_table_id(schema), []))
     options = dict(storage_options) if storage_options else None
     try:
         return lance.LanceDataset.commit(uri, creation, storage_options=options, max_retries=0), True

@@ -15,8 +15,9 @@ from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError, TableError
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.layout import ERROR, TAKEN_NAMES
-from lance_align.tables.metadata import ERROR_OF_KEY, field_metadata
+from lance_align.tables.layout import ERROR
+from lance_align.tables.metadata import ERROR_OF_KEY, error_columns, field_metadata
+from lance_align.tables.names import check_new_name
 
 DESCRIPTION_KEY = b"lance_align:describer"  # of a described column
 
@@ -73,6 +74,8 @@ def add_description(
 ) -> None:
     """Give a table, anyone's, a column for texts and one for reasons, both null; one version, where they are missing.
 
+    A column in which another describer has written no text yet, though reasons perhaps, is begun anew.
+
     Args:
         uri: of the Lance dataset.
         column: for the texts; the reasons go into ``{column}_error``.
@@ -84,16 +87,23 @@ def add_description(
         TableError: the pictures are missing or of another type, the column is there and another model, prompt or
             nobody known wrote it, or the table cannot be written.
     """
-    if not column or "." in column or column in TAKEN_NAMES:
-        raise ArgumentError(f"column={column!r} cannot be a column's name; it must not be empty or contain a period")
+    check_new_name(column, argument="column")
     options = dict(storage_options) if storage_options else None
     with lance_failures("add a column to", uri):
         for is_last in attempts():
             dataset: Any = lance.dataset(uri, storage_options=options)
             _check_sources(dataset.schema, description, uri=uri)
-            if _is_there(dataset.schema, column, description, uri=uri):
+            objection = _objection(dataset.schema, column, description, uri=uri)
+            if objection == "":
                 return
+            if objection is not None and _has_text(dataset, column):
+                raise TableError(objection)
             try:
+                stale = {error_columns(dataset.schema).get(column)}  # the texts it explained are gone
+                if objection is not None:
+                    stale |= {column, f"{column}_{ERROR}"}
+                if leaving := [name for name in dataset.schema.names if name in stale]:
+                    dataset.drop_columns(leaving)
                 dataset.add_columns(pa.schema(_fields(dataset.schema, column, description, uri=uri)))
                 return
             except LANCE_ERRORS as error:
@@ -112,22 +122,32 @@ def _fields(schema: pa.Schema, column: str, description: Description, *, uri: st
     ]
 
 
-def _is_there(schema: pa.Schema, column: str, description: Description, *, uri: str) -> bool:
+def _objection(schema: pa.Schema, column: str, description: Description, *, uri: str) -> str | None:
+    """Why a column that a describer writes is not this one; nothing where it is, None where there is no such column.
+
+    Raises:
+        TableError: the column is nobody's known.
+    """
     if column not in schema.names:
-        return False
+        return None
     advice = "choose another column, or drop this one first"
     there = read_description(schema, column)
     if there is None:
         raise TableError(f"{uri} has a column {column!r} that was not made by a describer; {advice}")
     if there.image != description.image:
-        raise TableError(f"{column!r} of {uri} describes {there.image!r}, not {description.image!r}; {advice}")
+        return f"{column!r} of {uri} describes {there.image!r}, not {description.image!r}; {advice}"
     unequal = there.spec.differences(description.spec)
-    if unequal:
-        raise TableError(
-            f"{column!r} of {uri} was written by {there.spec.name!r}, not as {description.spec.name!r} would now: "
-            f"{unequal}; {advice}"
-        )
-    return True
+    if not unequal:
+        return ""
+    return (
+        f"{column!r} of {uri} was written by {there.spec.name!r}, not as {description.spec.name!r} would now: "
+        f"{unequal}; {advice}"
+    )
+
+
+def _has_text(dataset: Any, column: str) -> bool:
+    batches = dataset.scanner(columns=[column]).to_batches()
+    return any(batch.column(column).null_count < len(batch) for batch in batches)
 
 
 def _check_sources(schema: pa.Schema, description: Description, *, uri: str) -> None:

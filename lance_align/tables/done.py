@@ -10,6 +10,7 @@ import lance
 import pyarrow as pa
 
 from lance_align.tables.failures import lance_failures
+from lance_align.tables.names import quoted
 from lance_align.tables.schema import CONTENT_HASH, ERROR, ID
 
 
@@ -70,29 +71,38 @@ def read_failed_ids(
     version: int | None = None,
     batch_rows: int = 65_536,
 ) -> Iterator[pa.StringArray]:
-    """Stream the ids of rows with an error or without one of their vectors; see `read_done_ids`.
+    """Stream the ids of rows without one of their vectors; see `read_done_ids`.
+
+    An error beside all vectors is left from before a `merge_insert` that embedded the row: nothing failed there.
 
     Args:
         vectors: the vector columns; they are read through, for Lance keeps nulls beside the values.
     """
     with lance_failures("read the failed rows of", uri):
         dataset = _open(uri, storage_options, version)
-        missing = " OR ".join(f"{vector} IS NULL" for vector in vectors)
-        for batch in dataset.to_batches(
-            columns=[ID], filter=f"{ERROR} IS NOT NULL OR {missing}", batch_size=batch_rows
-        ):
+        missing = " OR ".join(f"{quoted(vector)} IS NULL" for vector in vectors)
+        for batch in dataset.to_batches(columns=[ID], filter=missing, batch_size=batch_rows):
             yield cast(pa.StringArray, batch.column(ID))
 
 
-def count_rows(uri: str, *, storage_options: Mapping[str, str] | None = None, version: int | None = None) -> RowCounts:
+def count_rows(
+    uri: str,
+    *,
+    error: str = ERROR,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+) -> RowCounts:
     """Count a table's rows with and without an error.
+
+    Args:
+        error: the column of errors.
 
     Raises:
         TableError: the table is missing or cannot be read.
     """
     with lance_failures("count the rows of", uri):
         dataset = _open(uri, storage_options, version)
-        failed = dataset.count_rows(f"{ERROR} IS NOT NULL")
+        failed = dataset.count_rows(f"{quoted(error)} IS NOT NULL")
         return RowCounts(embedded=dataset.count_rows() - failed, failed=failed)
 
 

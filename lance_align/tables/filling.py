@@ -29,6 +29,7 @@ from lance_align.tables.descriptions import read_description
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
 from lance_align.tables.layout import VECTOR_CRC32
 from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
+from lance_align.tables.names import quoted
 
 ADDRESS = "_rowaddr"  # Lance's: the fragment's id in the upper 32 bits, the place in it in the lower
 
@@ -59,7 +60,8 @@ class Filling:
         """Read it from a table's schema.
 
         Raises:
-            TableError: no model is attached to the column, or one of the columns is missing.
+            TableError: no model is attached to the column, it is of another type than vectors are written in, or one of
+                the columns is missing.
         """
         filling = cls._described(schema, target) or cls._embedded(schema, target)
         if filling is None or target not in schema.names:
@@ -69,14 +71,25 @@ class Filling:
         for source in filling.sources:
             if source not in schema.names:
                 raise TableError(f"{uri} has no column {source!r} any more, from which {target!r} is made")
+        found = schema.field(target).type
+        if isinstance(filling.spec, ModelSpec) and found != pa.list_(pa.float32(), filling.spec.dim):
+            raise TableError(
+                f"column {target!r} of {uri} is {found}, but a job writes {pa.list_(pa.float32(), filling.spec.dim)}; "
+                "cast it back with table.alter_columns, or attach another vector column"
+            )
         return filling
 
     @classmethod
     def _embedded(cls, schema: pa.Schema, vector: str) -> Filling | None:
         column, error = embedded_column(schema, vector), error_column(schema, vector)
         spec = read_specs(schema).get(vector)
-        if column is None or error is None or spec is None:
+        if column is None or error is None or spec is None or vector not in schema.names:
             return None
+        found, expected = schema.field(vector).type, pa.list_(pa.float32(), spec.dim)
+        if found != expected:
+            raise TableError(
+                f"{vector!r} is {found}, but a job writes {expected}; attach the model to another vector column"
+            )
         return cls(sources=(column.source,), kind=column.kind, target=vector, error=error, spec=spec)
 
     @classmethod
@@ -204,7 +217,7 @@ class Filler:
             TableError: as `fill`.
         """
         target, error = self.filling.target, self.filling.error
-        failed = f"{_quoted(target)} IS NULL AND {_quoted(error)} IS NOT NULL"
+        failed = f"{quoted(target)} IS NULL AND {quoted(error)} IS NOT NULL"
         with lance_failures("look for failed rows in", self.uri):
             self._catch_up()
             rows: dict[int, pa.Table] = {}
@@ -219,7 +232,7 @@ class Filler:
 
     @property
     def _empty(self) -> str:
-        return f"{_quoted(self.filling.target)} IS NULL AND {_quoted(self.filling.error)} IS NULL"
+        return f"{quoted(self.filling.target)} IS NULL AND {quoted(self.filling.error)} IS NULL"
 
     def _write(self, rows: Mapping[int, pa.Table], condition: str) -> tuple[Filled, dict[int, int]]:
         """One version with new values; how many rows each fragment got."""
@@ -314,7 +327,7 @@ class Filler:
         schema = self.schema
         if self.filling.target in error_columns(schema):
             return own  # an added column: vector_crc32 is not about it
-        if len([name for name in read_specs(schema) if name not in error_columns(schema)]) > 1:
+        if len([name for name in read_specs(schema) if name in schema.names and name not in error_columns(schema)]) > 1:
             raise TableError(
                 f"the vectors of {self.uri} share the column {self.filling.error!r}; run the embed job on its source "
                 "again, with --retry-errors"
@@ -361,7 +374,3 @@ def _addresses(dataset: Any, fragment: Any, condition: str) -> pa.Array[Any]:
         [pa.array([], pa.uint64()), *(batch.column(ADDRESS) for batch in scanner.to_batches())]
     )
     return found
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

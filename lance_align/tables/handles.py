@@ -6,7 +6,7 @@ from typing import Any
 
 from lance_align.errors import TableError
 from lance_align.tables.creation import open_table
-from lance_align.tables.failures import lance_failures
+from lance_align.tables.failures import LANCE_ERRORS, lance_failures
 from lance_align.tables.location import TableLocation
 
 
@@ -23,6 +23,25 @@ def dataset_of(table: Any) -> Any:
         )
     with lance_failures("open", str(getattr(table, "name", "the table"))):
         return table.to_lance()
+
+
+def check_writable(table: Any) -> None:
+    """Refuse a table that stands at a checked-out version, as LanceDB's own ``add`` does; the table never moves.
+
+    LanceDB does not say whether it does. Every change of such a table is refused first of all, also one that no table
+    could do: to drop a column without a name.
+
+    Raises:
+        TableError: `lancedb.Table.checkout` was called on it.
+    """
+    try:
+        table.drop_columns([""])
+    except (*LANCE_ERRORS, AttributeError) as error:
+        if "is checked out" in str(error):
+            raise TableError(
+                f"table {table.name!r} stands at version {table.version}, which was checked out, and cannot be changed "
+                "there; call table.checkout_latest() first, or table.restore()"
+            ) from error
 
 
 def lancedb_table(location: TableLocation) -> Any:

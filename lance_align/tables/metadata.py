@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,14 +13,25 @@ from lance_align.errors import ModelError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.layout import ERROR, EmbeddedColumn
 
-FUNCTION = "align"  # the name `lance_align.functions.AlignFunction` is registered under
+FUNCTION = "align"  # the name `lance_align.embedding_function.AlignFunction` is registered under
 FUNCTIONS_KEY = b"embedding_functions"  # LanceDB's own key
 SPEC_KEY = b"lance_align:spec"
+TABLE_KEY = b"lance_align:table"  # a random number, since the table was created
 # In the metadata of a column's own field, so that each goes where its column goes:
 ERROR_OF_KEY = b"lance_align:error_of"  # of an error column: the column whose missing values it explains
 FINGERPRINT_KEY = b"lance_align:fingerprint"  # of a vector column that was attached: the model it was made for
 
 Functions = list[dict[str, Any]]
+
+
+def with_table_id(schema: pa.Schema) -> pa.Schema:
+    """The schema of a table that is about to be created, with an id that no other has."""
+    return schema.with_metadata({**(schema.metadata or {}), TABLE_KEY: uuid.uuid4().hex.encode()})
+
+
+def read_table_id(schema: pa.Schema) -> bytes | None:
+    """The id that a table was created with; None for a table of other programs, or of before there were any."""
+    return (schema.metadata or {}).get(TABLE_KEY)
 
 
 def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dict[bytes | str, bytes | str]:
@@ -34,16 +46,23 @@ def function_metadata(columns: Sequence[EmbeddedColumn], spec: ModelSpec) -> dic
 def metadata_with(schema: pa.Schema, column: EmbeddedColumn, spec: ModelSpec) -> dict[bytes | str, bytes | str]:
     """The entries of `function_metadata` for a table that has other functions already: theirs, and one for `column`.
 
+    Entries of ours for vector columns that are gone go too: LanceDB's ``add`` fails as long as there is one.
+
     Args:
         schema: the table's, with its metadata; nothing else of that metadata is in the result.
-        column: what is embedded; an entry of ours for the same vector column is replaced, others stay as they are.
+        column: what is embedded; an entry for the same vector column is replaced, others stay as they are.
 
     Raises:
         TableError: the metadata is damaged.
     """
-    others = [entry for entry in read_functions(schema) if entry.get("vector_column") != column.vector]
-    specs = read_specs(schema) | {column.vector: spec}
-    return _metadata([*others, _function(column, spec)], specs)
+    others = [
+        entry
+        for entry in read_functions(schema)
+        if entry.get("vector_column") != column.vector
+        and (entry.get("name") != FUNCTION or entry.get("vector_column") in schema.names)
+    ]
+    specs = {vector: there for vector, there in read_specs(schema).items() if vector in schema.names}
+    return _metadata([*others, _function(column, spec)], specs | {column.vector: spec})
 
 
 def _metadata(functions: Functions, specs: Mapping[str, ModelSpec]) -> dict[bytes | str, bytes | str]:
@@ -124,6 +143,33 @@ def embedded_column(schema: pa.Schema, vector: str) -> EmbeddedColumn | None:
     if kind not in ("image", "text") or not isinstance(source, str):
         raise TableError(f"the table's embedding function of {vector!r} is damaged: {json.dumps(entry)[:200]}")
     return EmbeddedColumn(source=source, vector=vector, kind=kind)
+
+
+def function_objection(schema: pa.Schema, vector: str, spec: ModelSpec) -> str | None:
+    """What is wrong with the entry that embeds searches and new rows of a vector column; None for a sound one.
+
+    Args:
+        spec: the model that made the column's vectors.
+
+    Raises:
+        TableError: the list of functions is damaged.
+    """
+    found = [entry for entry in read_functions(schema) if entry.get("vector_column") == vector]
+    if len(found) != 1:
+        return f"{len(found)} embedding functions, expected one"
+    model = found[0].get("model")
+    if found[0].get("name") != FUNCTION or not isinstance(model, dict):
+        return f"the embedding function is {found[0].get('name')!r:.40}, expected {FUNCTION!r}"
+    if model.get("source") not in ("image", "text"):
+        return f"the embedding function takes {model.get('source')!r:.40}, expected 'image' or 'text'"
+    if not isinstance(found[0].get("source_column"), str):
+        return f"the embedding function's source column is {found[0].get('source_column')!r:.40}, expected a name"
+    expected = function_arguments(spec, kind=model["source"])
+    for key in ("name", "revision", "dim", "fingerprint"):
+        if model.get(key) != expected[key]:
+            return f"the embedding function has {key} {model.get(key)!r:.80}, the record {expected[key]!r:.80}"
+    unknown = next((key for key in model if key not in expected and key != "max_retries"), None)
+    return None if unknown is None else f"the embedding function has {unknown!r:.40}, which it does not take"
 
 
 def error_column(schema: pa.Schema, vector: str) -> str | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lance_align.errors import JobError
 from lance_align.tables.layout import ERROR, ID
 from lance_align.tables.location import join
+from lance_align.tables.trace import Trace
 
 BATCH_ROWS = 1024
 
@@ -78,6 +79,10 @@ class Pending:
             ids += self._read(path, [ID]).column(ID).chunks
         found: pa.StringArray = pa.concat_arrays(ids)
         return found
+
+    def trace(self) -> Trace:
+        """What a version that holds these rows leaves behind; read while the files are there for certain."""
+        return Trace(frozenset(self.files), self.ids())
 
     def without(self, ids: pa.StringArray, dataset: Any) -> tuple[Pending, Dropped]:
         """The same rows but for those with one of these ids; see `without_rows`."""

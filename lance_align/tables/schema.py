@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +17,7 @@ from lance_align.tables.layout import (
     ERROR,
     ID,
     IMAGE,
+    TAKEN_NAMES,
     TEXT_VECTOR,
     URI,
     VECTOR,
@@ -27,10 +31,13 @@ from lance_align.tables.metadata import (
     FUNCTION,
     FUNCTIONS_KEY,
     SPEC_KEY,
+    embedded_column,
     function_arguments,
     function_metadata,
+    function_objection,
     read_specs,
 )
+from lance_align.tables.names import is_refused
 
 __all__ = [
     "CONTENT_HASH",
@@ -59,9 +66,6 @@ __all__ = [
 
 THUMBNAIL_KEY = b"lance_align:thumbnail"  # in the metadata of a picture's field: its vector was made from the original
 PRIMARY_KEY = b"lance-schema:unenforced-primary-key"  # Lance's field metadata; merge_insert then sees equal ids
-
-# Columns that LanceDB adds to results, or that Lance keeps for itself.
-_RESULT_COLUMNS = ("_distance", "_rowid", "_rowaddr", "_score", "_relevance_score")
 
 
 def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_key: bool = False) -> pa.Schema:
@@ -104,7 +108,7 @@ def table_schema(user: pa.Schema, layout: Layout, spec: ModelSpec, *, primary_ke
 
 
 def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
-    taken = [name for name in user.names if name in layout.own_columns or name in _RESULT_COLUMNS]
+    taken = [name for name in user.names if name in layout.own_columns or name in TAKEN_NAMES]
     if taken:
         raise TableError(
             f"the input has columns {taken}, names that the table needs for itself; leave them out with drop "
@@ -114,8 +118,11 @@ def _check_user_columns(user: pa.Schema, layout: Layout) -> None:
     for name in user.names:
         if name in seen:
             raise TableError(f"the input has two columns {name!r}; rename one of them in the input")
-        if not name or "." in name:
-            raise TableError(f"column name {name!r} is refused by Lance; rename it in the input (not empty, no period)")
+        if is_refused(name):
+            raise TableError(
+                f"column name {name!r} is refused by Lance (expected: not empty, no period, no backtick); leave it out "
+                f"with --drop {shlex.quote(name)}, or rename it in the input"
+            )
         seen.add(name)
     if layout.text is not None and layout.embed != "image" and layout.text not in seen:
         raise TableError(f"there is no text column {layout.text!r}; the input has {', '.join(user.names) or 'none'}")
@@ -129,7 +136,8 @@ def _check_type(field: pa.Field[Any]) -> None:
         stored = LanceSchema.from_pyarrow(pa.schema([field])).to_pyarrow().field(0).type
     except (ValueError, OSError, pa.ArrowException) as error:
         raise TableError(
-            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or drop it"
+            f"column {field.name!r} has type {field.type}, which Lance cannot store; cast it in the input, or leave it "
+            f"out with --drop {shlex.quote(field.name)}"
         ) from error
     is_json = isinstance(field.type, pa.BaseExtensionType) and field.type.extension_name == "arrow.json"
     if stored != field.type and not is_json:  # JSON comes back as JSON, though kept as binary (measured, pylance 14)
@@ -157,17 +165,41 @@ def check_fits(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
     """
     recorded = read_specs(existing)
     for column, spec in read_specs(wanted).items():
-        if column in existing.names and column not in recorded:
+        if column not in existing.names:
+            continue  # a column that is gone binds nobody; `_check_columns` misses it
+        if column not in recorded:
             raise TableError(
                 f"{uri} does not say which model wrote its column {column!r}; write into a new table, or with the "
                 "command that created this one"
             )
-        if column in recorded and recorded[column].fingerprint != spec.fingerprint:
+        if recorded[column].fingerprint != spec.fingerprint:
             raise TableError(
                 f"{uri} holds vectors of {_describe(recorded[column])} in {column!r}, but this run uses "
                 f"{_describe(spec)}; use the table's model, or write into a new table"
             )
     _check_columns(existing, wanted, uri=uri)
+    for column in read_specs(wanted):
+        _check_function(existing, wanted, column, uri=uri)
+
+
+def _check_function(existing: pa.Schema, wanted: pa.Schema, vector: str, *, uri: str) -> None:
+    """Refuse to go on with a column that cannot be searched, or that is made from another source."""
+    made = embedded_column(wanted, vector)
+    if made is None:  # a caller without functions asks for none
+        return
+    name = f"{made.kind}={json.dumps(made.source)}, vector={json.dumps(vector)}"
+    wrong = function_objection(existing, vector, read_specs(existing)[vector])
+    if wrong is not None:
+        raise TableError(
+            f"{uri} cannot be searched in {vector!r}: {wrong}; lance_align.attach(table, {name}) writes the function "
+            "again"
+        )
+    there = embedded_column(existing, vector)
+    if there != made and there is not None:
+        raise TableError(
+            f"{vector!r} of {uri} is made from the {there.kind} column {there.source!r}, not from the {made.kind} "
+            f"column {made.source!r}; name that column, or write into a new table"
+        )
 
 
 def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
@@ -178,14 +210,39 @@ def _check_columns(existing: pa.Schema, wanted: pa.Schema, *, uri: str) -> None:
                 "columns the table was created with, or write into a new table"
             )
         found = existing.field(field.name)
+        if (
+            isinstance(found.type, pa.FixedSizeListType)
+            and found.type != field.type
+            and field.name in read_specs(wanted)
+        ):
+            raise TableError(
+                f"{field.name!r} of {uri} holds vectors in {found.type}, but a job writes {field.type}; make it so "
+                f'with table.alter_columns({{"path": {json.dumps(field.name)}, "data_type": …}}), or take a new table'
+            )
         if found.type != field.type or (field.nullable and not found.nullable):
             raise TableError(
                 f"column {field.name!r} of {uri} is {_column_type(found)}, but the new rows have "
                 f"{_column_type(field)}; cast it in the input, or write into a new table"
             )
+    check_null_fits(existing, wanted.names, uri=uri)
+
+
+def check_null_fits(existing: pa.Schema, names: Collection[str], *, uri: str) -> None:
+    """Check that rows with these columns may be appended: they hold null in all others.
+
+    Lance asks this when rows are written, but not when they are committed: a table that got such a column in between
+    could not be read any more (pylance 14).
+
+    Raises:
+        TableError: a column may not be null, as LanceDB's ``add_columns`` makes them of a literal.
+    """
     for field in existing:
-        if field.name not in wanted.names and not field.nullable:
-            raise TableError(f"{uri} has a column {field.name!r} that may not be null, but the new rows do not have it")
+        if field.name not in names and not field.nullable:
+            raise TableError(
+                f"{uri} has a column {field.name!r} ({field.type}) that may not be null, and the new rows do not have "
+                f'it; run table.alter_columns({{"path": {json.dumps(field.name)}, "nullable": True}}) once, or write '
+                "into a new table"
+            )
 
 
 def _column_type(field: pa.Field[Any]) -> str:

@@ -9,6 +9,8 @@
     contrast     the loss of a whole batch, computed in parts and by several workers, with its exact gradients
     workers      the processes of a run
     checkpoint   the state of a run on disk
+    pinned       what a run was begun with, and must go on with
+    ahead        the next batch drawn while this one is learnt from
     losses       the contrastive loss, with several positives
     temperature  what cosines are divided by, in each family
     optim        learning rate, weight average, BatchNorm statistics

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lance_align.errors import JobError, LanceAlignError, ModelError
+from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError
 
 _FOLDER, _OLD, _NEW = "checkpoint", "checkpoint.old", "checkpoint.new"
 
@@ -66,6 +66,7 @@ class RunState:
 
         Raises:
             ModelError: it is of another model, or damaged.
+            ArgumentError: the device's memory is too small for it.
         """
         path = checkpoint_in(directory)
         if path is None:
@@ -73,9 +74,13 @@ class RunState:
         try:
             self.model.load_state_dict(load_file(path / "model.safetensors"))
             self.average.load_state_dict(load_file(path / "average.safetensors"))
-            self.optimizer.load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+            # On the CPU first: the device that wrote it may not be here, and every worker would fill that of the first.
+            moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+            self.optimizer.load_state_dict(moments)
             numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
             self.step, self.elapsed_s = int(numbers["step"]), float(numbers["elapsed_s"])
+        except torch.OutOfMemoryError as error:
+            raise ArgumentError(f"{path} does not fit the memory of the device; go on where there is more") from error
         except Exception as error:  # safetensors, torch and json each raise their own
             reason = " ".join(str(error).split())[:200]
             raise ModelError(

@@ -15,6 +15,7 @@ from torch import nn
 
 from lance_align.encoders.devices import resolve_device
 from lance_align.errors import ArgumentError
+from lance_align.training.ahead import Ahead
 from lance_align.training.checkpoint import RunState
 from lance_align.training.contrast import contrast
 from lance_align.training.held_out import held_out_recall
@@ -106,24 +107,25 @@ class Trainer:
         state, losses, pairs, skipped = self._state, list[float](), 0, 0
         started = time.monotonic() - state.elapsed_s
         saved = since = time.monotonic()
-        while self.progress < 1:
-            batch = self._batch(state.step)
-            try:
-                losses.append(self._advance(batch))
-            except torch.OutOfMemoryError as error:
-                at_once = self.options.pairs_per_pass or self.options.batch_size
-                raise ArgumentError(
-                    f"{at_once} pairs at once do not fit the memory of {self._device}; set pairs_per_pass to fewer, "
-                    "which changes nothing else, or gradient_checkpointing"
-                ) from error
-            pairs, skipped, now = pairs + len(batch), skipped + batch.skipped, time.monotonic()
-            state.elapsed_s = self._workers.first(now - started, self._device)  # all must end at the same step
-            if self._is_due(self.options.log_every) or self._recall_is_due():
-                self._tell(losses, pairs, skipped, now - since)
-                since, losses, pairs, skipped = time.monotonic(), [], 0, 0
-            if now - saved > self.options.checkpoint_every_s:
-                self.save()
-                saved = now
+        with Ahead(self._batch, end=self.options.steps) as batches:
+            while self.progress < 1:
+                batch = batches(state.step)
+                try:
+                    losses.append(self._advance(batch))
+                except torch.OutOfMemoryError as error:
+                    at_once = self.options.pairs_per_pass or self.options.batch_size
+                    raise ArgumentError(
+                        f"{at_once} pairs at once do not fit the memory of {self._device}; set pairs_per_pass to "
+                        "fewer, which changes nothing else, or gradient_checkpointing"
+                    ) from error
+                pairs, skipped, now = pairs + len(batch), skipped + batch.skipped, time.monotonic()
+                state.elapsed_s = self._workers.first(now - started, self._device)  # all must end at the same step
+                if self._is_due(self.options.log_every) or self._recall_is_due():
+                    self._tell(losses, pairs, skipped, now - since)
+                    since, losses, pairs, skipped = time.monotonic(), [], 0, 0
+                if now - saved > self.options.checkpoint_every_s:
+                    self.save()
+                    saved = now
         self.save()
         return self.result()
 
@@ -136,8 +138,9 @@ class Trainer:
         """The model as it is now, a copy in eval mode: the average, its BatchNorm statistics renewed unless frozen."""
         model: Any = copy.deepcopy(self._state.average)
         if self.options.average_decay and self._towers.normalises_batches:
-            batches = (self._batch(place) for place in range(_RENEWAL_BATCHES))
-            renew_batch_norm(model.vision_model, (self._towers.pixels(batch) for batch in batches))
+            with Ahead(self._batch, end=_RENEWAL_BATCHES) as batches:
+                pixels = (self._towers.pixels(batches(place)) for place in range(_RENEWAL_BATCHES))
+                renew_batch_norm(model.vision_model, pixels)
         return dataclasses.replace(self._trainable, model=model.eval().requires_grad_(True))
 
     def backward(self, batch: Batch) -> float:

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from lance_align.errors import ArgumentError
 
+# How long, how fast, where and at what cost: a run may go on with others. All else decides what it becomes.
+_FREE = (
+    "steps",
+    "minutes",
+    "learning_rate",
+    "warmup_share",
+    "warmup_steps",
+    "pairs_per_pass",
+    "gradient_checkpointing",
+    "precision",
+    "device",
+    "checkpoint_every_s",
+    "log_every",
+    "recall_every",
+)
 _ABOVE_ZERO = (
     "steps",
     "minutes",
@@ -109,6 +124,11 @@ class TrainOptions:
                 f"average_decay={self.average_decay}, warmup_share={self.warmup_share}, seed={self.seed}; expected "
                 "shares from 0 to below 1 and a whole number from 0"
             )
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The options that a run keeps to its end, however often it is stopped."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in _FREE}
 
     @property
     def warmup(self) -> float:

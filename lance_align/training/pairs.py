@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -17,6 +20,9 @@ from torch import Tensor
 from lance_align.errors import RowError, SourceError
 from lance_align.images import ImageInput, read_pixels
 from lance_align.spec import ImageSpec
+
+_DECODERS = min(8, os.cpu_count() or 1)  # threads; beyond some 8 the fetching of rows is what limits
+_DIGESTED_ROWS = 64  # at once
 
 Row: TypeAlias = "tuple[ImageInput | None, str | None]"  # a picture and its caption
 Identity: TypeAlias = tuple[str, str]  # of a pair: its caption, and a digest of its pixels
@@ -111,11 +117,16 @@ class RowPairs:
         fetch: the rows at the given places, int64 in rising order.
         count: number of rows.
         image: the geometry pictures are brought to.
+        open: a row's picture to what `lance_align.images.read_pixels` takes, in one of several threads; None where it
+            is that already. A `RowError` is the row's.
+        without: digests of pictures, as identities have them, whose rows are skipped; asked before each batch.
     """
 
     fetch: Callable[[NDArray[np.int64]], Sequence[Row]]
     count: int
     image: ImageSpec
+    open: Callable[[ImageInput], ImageInput] | None = None
+    without: Callable[[], AbstractSet[str]] = frozenset
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """`size` different rows, or all where there are fewer; those without a picture or caption are skipped.
@@ -141,29 +152,46 @@ class RowPairs:
         for start in range(rank * size, self.count, count * size):
             yield self._read(np.arange(start, min(start + size, self.count)))
 
+    def pictures(self) -> frozenset[str]:
+        """The digests of all rows' pictures; reads every row."""
+        return frozenset(picture for batch in self.batches(_DIGESTED_ROWS) for _, picture in batch.identities)
+
     def _read(self, places: NDArray[np.int64]) -> Batch:
         rows = self.fetch(places) if len(places) else []
-        pixels: list[NDArray[np.uint8]] = []
-        identities: list[Identity] = []
-        problem = ""
-        for picture, caption in rows:
-            try:
-                if picture is None or not caption or not caption.strip():
-                    raise RowError("null", "no picture" if picture is None else "no caption")
-                pixels.append(read_pixels(picture, self.image))
-                # Of the pixels: bytes differ between files of one picture, and a row need not hold bytes.
-                identities.append((caption, hashlib.blake2b(pixels[-1].tobytes(), digest_size=16).hexdigest()))
-            except RowError as error:
-                problem = str(error)
-        stacked = np.stack(pixels) if pixels else np.empty((0, *self.image.shape), np.uint8)
+        without = self.without()
+        # Decoders drop Python's lock; each changes the process's filters of warnings, which are put back at the end.
+        with warnings.catch_warnings(), ThreadPoolExecutor(_DECODERS) as pool:
+            found = list(pool.map(lambda row: self._pair(row, without), rows))
+        pairs = [pair for pair in found if not isinstance(pair, RowError)]
+        problems = [pair for pair in found if isinstance(pair, RowError)]
+        identities = tuple(identity for _, identity in pairs)
+        stacked = np.stack([pixels for pixels, _ in pairs]) if pairs else np.empty((0, *self.image.shape), np.uint8)
         return Batch(
             torch.from_numpy(stacked).permute(0, 3, 1, 2),
             tuple(caption for caption, _ in identities),
             identity_matches(identities),
-            skipped=len(rows) - len(identities),
-            problem=problem,
-            identities=tuple(identities),
+            skipped=len(problems),
+            problem=str(problems[-1]) if problems else "",
+            identities=identities,
         )
+
+    def _pair(self, row: Row, without: AbstractSet[str]) -> tuple[NDArray[np.uint8], Identity] | RowError:
+        picture, caption = row
+        try:
+            if picture is None or caption is None:
+                raise RowError("null", "no picture" if picture is None else "no caption")
+            if not isinstance(caption, str):  # a column of lists, say, of whoever writes `fetch`
+                raise RowError("type", f"{type(caption).__name__} cannot be a caption")
+            if not caption.strip():
+                raise RowError("empty", "a blank caption")
+            pixels = read_pixels(picture if self.open is None else self.open(picture), self.image)
+        except RowError as error:
+            return error
+        # Of the pixels: bytes differ between files of one picture, and a row need not hold bytes.
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+        if digest in without:
+            return RowError("null", "its picture is held out")
+        return pixels, (caption, digest)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -6,21 +6,27 @@ files     files of the version, and columns nothing else reads
 metadata  the record of the models, the embedding functions
 rows      ids, vectors, reasons, checksums
 sample    rows embedded again
+content   rows hashed again
+verdicts  what all that says of a row
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lance_align.errors import ArgumentError, TableError
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.tables.handles import dataset_of
 from lance_align.tables.metadata import SPEC_KEY
+from lance_align.verification.content import ContentChecks
 from lance_align.verification.files import check_files, check_other_columns
 from lance_align.verification.findings import Check, Collector, Finding, Verification
 from lance_align.verification.metadata import check_metadata, recorded_vectors
 from lance_align.verification.rows import RowChecks
 from lance_align.verification.sample import SampleChecks
+from lance_align.verification.verdicts import judge
 
 __all__ = ["Check", "Finding", "Verification", "verify"]
 
@@ -38,7 +44,11 @@ def verify(
     Every row: ids are there and distinct, vectors are finite and have norm 1 within 0.001, a vector is null where and
     only where there is a reason, and vectors have the checksum they were written with, so that one flipped bit is
     found. Every column is read except pictures. Every file of the version exists. The metadata names the model that
-    is found here. Some rows are embedded again from what the table stores: cosine above 0.998.
+    is found here, and every vector column can be searched. Some rows are embedded again from what the table stores,
+    cosine above 0.998, and their content is hashed again.
+
+    A row that another program changed and embedded, as LanceDB's ``merge_insert`` does, is told (``changed``) and not
+    wrong. To know it from damage it is looked at like the sample: of such rows too, `sample_rows` at most.
 
     Not found: a flipped byte in an id, or in the picture or a text of a row outside the sample, as long as it can be
     read.
@@ -70,9 +80,12 @@ def verify(
     checks.run()
     pictures = [column.source for column in columns if column.kind == "image"]
     check_other_columns(dataset, collector, seen=(*checks.columns, *pictures))
+    positions = np.union1d(checks.embedded, checks.suspects_sampled)
     sample = SampleChecks(dataset, collector, device=device, limits=limits)
     for column in columns:
-        sample.run(column, checks.embedded)
+        sample.run(column, positions)
+    changed = ContentChecks(dataset, collector, limits=limits).changed(positions)
+    judge(dataset, collector, sample, suspects=checks.suspects, changed=changed)
     return Verification(
         table_uri=str(dataset.uri),
         version=int(dataset.version),

@@ -27,6 +27,7 @@ Check = Literal[
     "stray_reason",
     "source",
     "different_vector",
+    "changed",
 ]
 
 # What is wrong with the things counted, and what to do about it; in the order of a report.
@@ -42,7 +43,8 @@ _ABOUT: Mapping[Check, tuple[str, str]] = {
     ),
     "metadata": (
         "entries of the table's metadata are missing, damaged or contradict each other",
-        "go back to a version whose metadata is whole (table.restore(version)), or write into a new table",
+        "lance_align.attach(table, …) declares a column again that was renamed, and writes a function again that is "
+        "lost; or go back to a version whose metadata is whole (table.restore(version))",
     ),
     "model": (
         "vector columns were made by another model than the one found here",
@@ -63,8 +65,8 @@ _ABOUT: Mapping[Check, tuple[str, str]] = {
     ),
     "checksum": (
         "rows have other vectors than were written",
-        "the storage is damaged, or another program changed the vectors: delete these rows and run the same command "
-        "again",
+        "if another program wrote these vectors, nothing is to be done; otherwise the storage is damaged: delete these "
+        "rows and run the same command again",
     ),
     "no_reason": (
         "rows have no vector and no reason",
@@ -72,17 +74,22 @@ _ABOUT: Mapping[Check, tuple[str, str]] = {
     ),
     "stray_reason": (
         "rows have their vector and an error too",
-        "another program changed them: delete these rows and run the same command again",
+        "another program embedded them (merge_insert does) and left the old error: "
+        "table.update(where=\"id = '…'\", values={'error': None}) takes it away",
     ),
     "source": (
         "rows have a vector, but what it was made from cannot be embedded any more",
-        "the stored picture or text was changed or damaged, or the job was given other limits (limits=...): delete "
-        "these rows and run the same command again",
+        "the job was given other limits (limits=...), or the stored picture or text was changed or damaged: write what "
+        "is right with table.merge_insert, which embeds it, or delete damaged rows and run the same command again",
     ),
     "different_vector": (
         "rows embedded again have another vector",
-        "the picture, the text or the vector was changed after it was written: delete these rows and run the same "
-        "command again",
+        "LanceDB's update changes a picture or text and does not embed it: write such rows again with "
+        "table.merge_insert, which does; others are damaged: delete them and run the same command again",
+    ),
+    "changed": (
+        "rows of the sample have another content than the job wrote, and vectors that fit it",
+        "nothing is to be done where you changed them (merge_insert, update); otherwise the storage is damaged",
     ),
 }
 
@@ -134,8 +141,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing wrong was found."""
-        return not self.findings
+        """Whether nothing wrong was found; rows that another program changed and embedded are not wrong."""
+        return not self._wrong
+
+    @property
+    def _wrong(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.check != "changed"]
 
     def to_json(self) -> str:
         """All of it as one JSON object."""
@@ -148,6 +159,7 @@ class Verification:
         lines += [f"  {name:<18}{getattr(self, name):>9,}" for name in numbers]
         lines += ["", "  nothing wrong was found" if self.ok else "  wrong:"]
         for finding in self.findings:
+            lines += ["  told:"] if finding.check == "changed" else []
             lines += [f"    {finding.check} ({finding.count:,}): {finding.what}"]
             lines += [f"      {_printable(example)[:100]}" for example in finding.examples[:5]]
             lines += [f"      -> {finding.advice}"]
@@ -161,8 +173,8 @@ class Verification:
         Raises:
             TableError: names the first finding and how many others there are.
         """
-        if self.findings:
-            first, others = self.findings[0], len(self.findings) - 1
+        if self._wrong:
+            first, others = self._wrong[0], len(self._wrong) - 1
             more = f" (and {others} more kinds of findings)" if others else ""
             raise TableError(
                 f"{self.table_uri} (version {self.version}): {first.what} ({first.count:,}), for example "

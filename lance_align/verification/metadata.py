@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -15,13 +15,12 @@ from lance_align.tables.metadata import (
     FUNCTION,
     Functions,
     attached_fingerprint,
-    function_arguments,
+    embedded_column,
+    function_objection,
     read_functions,
     read_specs,
 )
 from lance_align.verification.findings import Collector
-
-_CHECKED_ARGUMENTS = ("name", "revision", "dim", "fingerprint")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,62 +57,74 @@ def check_metadata(schema: pa.Schema, collector: Collector) -> tuple[VectorColum
         return ()
     if not specs:
         collector.add("metadata", ["the record of the models names no column"])
-    functions = _functions(schema, collector)
     available = _available(specs, collector)
+    functions, damage = _functions(schema)
+    if damage is not None:
+        collector.add("metadata", [damage])
     columns = []
     for vector, spec in specs.items():
-        wrong = _wrong_column(schema, vector, spec)
-        entry = None
-        if wrong is None:
-            entry, wrong = _find_entry(functions, vector, spec)
-        if wrong is None and entry is not None:
-            wrong = _wrong_source(schema, entry)
-        if wrong is not None or entry is None:
-            collector.add("metadata", [f"{vector}: {wrong}"])
+        if _has_other_precision(schema, vector, spec):
+            collector.skip(f"vectors of {vector}: they are {schema.field(vector).type}, and a job writes float")
+            continue
+        wrong = _wrong_column(schema, functions, vector, spec)
+        if wrong is None and damage is None:
+            wrong = function_objection(schema, vector, spec) or _wrong_source(schema, vector)
+        column = embedded_column(schema, vector) if wrong is None and damage is None else None
+        if column is None:
+            collector.add("metadata", [] if wrong is None else [f"{vector}: {wrong}"])
             continue
         columns.append(
             VectorColumn(
                 name=vector,
-                source=entry["source_column"],
-                kind=entry["model"]["source"],
+                source=column.source,
+                kind=column.kind,
                 spec=spec,
                 available=available[spec.fingerprint],
             )
         )
+    _check_unrecorded(schema, functions, specs, collector)
     return tuple(columns)
 
 
-def _functions(schema: pa.Schema, collector: Collector) -> Functions:
-    """The embedding functions of LanceDB; none where the list is damaged."""
+def _functions(schema: pa.Schema) -> tuple[Functions, str | None]:
+    """The embedding functions of LanceDB, or what is wrong with their list."""
     try:
-        return read_functions(schema)
+        return read_functions(schema), None
     except TableError as error:
-        collector.add("metadata", [str(error)])
-        return []
+        return [], str(error)
 
 
-def _find_entry(functions: Functions, vector: str, spec: ModelSpec) -> tuple[dict[str, Any] | None, str | None]:
-    """The entry that embeds into a column, or what is wrong with it."""
-    found = [entry for entry in functions if entry.get("vector_column") == vector]
-    if len(found) != 1:
-        return None, f"{len(found)} embedding functions, expected one"
-    entry = found[0]
-    model = entry.get("model")
-    if entry.get("name") != FUNCTION or not isinstance(model, dict):
-        return None, f"the embedding function is {entry.get('name')!r:.40}, expected {FUNCTION!r}"
-    if model.get("source") not in ("image", "text"):
-        return None, f"the embedding function takes {model.get('source')!r:.40}, expected 'image' or 'text'"
-    expected = function_arguments(spec, kind=model["source"])
-    for key in _CHECKED_ARGUMENTS:
-        if model.get(key) != expected[key]:
-            return None, f"the embedding function has {key} {model.get(key)!r:.80}, the record {expected[key]!r:.80}"
-    return entry, None
+def _check_unrecorded(
+    schema: pa.Schema, functions: Functions, specs: Mapping[str, ModelSpec], collector: Collector
+) -> None:
+    """Functions of ours whose vectors nobody recorded a model of: LanceDB's own way to make a table."""
+    vectors = [entry.get("vector_column") for entry in functions if entry.get("name") == FUNCTION]
+    for vector in vectors:
+        if vector in schema.names and vector not in specs:
+            collector.skip(f"vectors of {vector}: the record of the models does not name them")
+        elif vector not in specs and set(specs) <= set(vectors):  # where a recorded one lacks its own, that was told
+            collector.add("metadata", [f"{vector!r:.80}: there is no such column, so table.add fails"])
 
 
-def _wrong_column(schema: pa.Schema, vector: str, spec: ModelSpec) -> str | None:
-    if vector not in schema.names:
-        return "there is no such column"
+def _has_other_precision(schema: pa.Schema, vector: str, spec: ModelSpec) -> bool:
+    """Whether vectors were cast, to save memory for example: LanceDB searches these as well."""
+    return vector in schema.names and schema.field(vector).type in (
+        pa.list_(pa.float16(), spec.dim),
+        pa.list_(pa.float64(), spec.dim),
+    )
+
+
+def _wrong_column(schema: pa.Schema, functions: Functions, vector: str, spec: ModelSpec) -> str | None:
     expected = pa.list_(pa.float32(), spec.dim)
+    if vector not in schema.names:
+        named = {vector, *(entry.get("vector_column") for entry in functions)}
+        other = next((field.name for field in schema if field.type == expected and field.name not in named), None)
+        if other is None:
+            return "there is no such column, so searches of it and table.add fail"
+        return (
+            f"there is no such column, so searches of it and table.add fail; is it {other!r} now? "
+            f"lance_align.attach(table, vector={other!r}, …) says so"
+        )
     found = schema.field(vector).type
     if found != expected:
         return f"the column is {found}, expected {expected}"
@@ -123,14 +134,16 @@ def _wrong_column(schema: pa.Schema, vector: str, spec: ModelSpec) -> str | None
     return None
 
 
-def _wrong_source(schema: pa.Schema, entry: Mapping[str, Any]) -> str | None:
-    source, kind = entry.get("source_column"), entry["model"]["source"]
-    if source not in schema.names:
-        return f"its source column {source!r:.80} is not there"
-    found = schema.field(str(source)).type
-    if kind == "image" and _is_picture(found):
+def _wrong_source(schema: pa.Schema, vector: str) -> str | None:
+    column = embedded_column(schema, vector)
+    if column is None or column.source not in schema.names:
+        return f"its source column {column.source if column else None!r:.80} is not there, so table.add fails"
+    found = schema.field(column.source).type
+    if column.kind == "image" and _is_picture(found):
         return None
-    return None if _is_text(found) else f"its source column {source!r} is {found}, which cannot hold {kind}s"
+    if _is_text(found):
+        return None
+    return f"its source column {column.source!r} is {found}, which cannot hold {column.kind}s"
 
 
 def _is_picture(kind: pa.DataType) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 
+from lance_align.errors import RowError
+from lance_align.images import DecodeLimits
 from lance_align.tables.failures import LANCE_ERRORS, table_error
 from lance_align.verification.findings import Collector
 
 BATCH_ROWS = 4096  # of ids, vectors and reasons: 10 MB at 640 dimensions
 WIDE_BATCH_ROWS = 256  # of columns that may hold anything
+TAKE_ROWS = 8  # pictures held at once
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -69,3 +74,25 @@ def _blame(fragment: Any, columns: Sequence[str], batch_rows: int, error: str) -
     reasons = {column: attempt(_read_through, fragment, column, batch_rows)[1] for column in columns}
     bad = [f"{column} in {place}: {reason}" for column, reason in reasons.items() if reason is not None]
     return bad or [f"{place}: {error}"]
+
+
+def read_file(path: str, limits: DecodeLimits) -> bytes:
+    """The bytes of a regular file; a pipe or a device could be read for ever."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise RowError("missing", f"{path}: not a regular file")
+        with Path(path).open("rb") as file:
+            return file.read(limits.max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RowError("missing", f"{path}: {reason}") from None
+
+
+def row_names(ids: Any, positions: Sequence[int]) -> list[str]:
+    """What rows are called in a finding: their ids, or their places in scan order where there are none.
+
+    Args:
+        ids: a column, or None for a table without.
+    """
+    names: list[Any] = [None] * len(positions) if ids is None else ids.to_pylist()
+    return [f"row {place}" if name is None else str(name) for name, place in zip(names, positions, strict=True)]

@@ -32,6 +32,7 @@ class RowChecks:
         failed: rows with a reason.
         checksummed: rows whose checksum was compared.
         embedded: positions of some rows with a vector, drawn at random, in scan order: at most `sample_rows`.
+        suspects: positions of rows that have another checksum, 8 bytes each.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class RowChecks:
     ) -> None:
         self.vectors = self.failed = self.checksummed = 0
         self.embedded: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.suspects: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._priorities: NDArray[np.float64] = np.zeros(0)
         self._sample_rows = sample_rows
+        self._seed = seed
         self._random = np.random.default_rng(seed)
         self._dataset = dataset
         self._collector = collector
@@ -51,6 +54,12 @@ class RowChecks:
         self._unique = self._id is not None and VECTOR_CRC32 in dataset.schema.names
         self._hashes: list[NDArray[np.int64]] = []
         self._note_gaps()
+
+    @property
+    def suspects_sampled(self) -> NDArray[np.int64]:
+        """Some of the `suspects`, at most `sample_rows`, drawn at random."""
+        number = min(self._sample_rows, len(self.suspects))
+        return np.sort(np.random.default_rng(self._seed).choice(self.suspects, number, replace=False))
 
     @property
     def columns(self) -> list[str]:
@@ -75,7 +84,7 @@ class RowChecks:
         if not self._unique:
             self._collector.skip("that ids are distinct: the table was not made by lance_align.embed")
         if not self._checksummed:
-            self._collector.skip(f"checksums of the vectors: there is no column {VECTOR_CRC32!r} for them")
+            self._collector.skip(f"checksums of the vectors: no column {VECTOR_CRC32!r} is about those that are there")
         for vector in self._groups.get(None, ()):
             self._collector.skip(f"reasons of null vectors in {vector}: there is no column for them")
 
@@ -89,7 +98,7 @@ class RowChecks:
             seen |= np.any(valid, axis=0)
             if reason is not None:
                 self._check_reasons(batch.column(reason), np.all(valid, axis=0), names)
-        self._check_checksums(batch, names)
+        self._check_checksums(batch, position)
         self._draw(np.flatnonzero(seen) + position)
 
     def _check_ids(self, column: Any, names: _Names) -> None:
@@ -112,7 +121,7 @@ class RowChecks:
         self._collector.add("no_reason", names.where(~complete & ~failed))
         self._collector.add("stray_reason", names.where(complete & failed))
 
-    def _check_checksums(self, batch: pa.RecordBatch, names: _Names) -> None:
+    def _check_checksums(self, batch: pa.RecordBatch, position: int) -> None:
         if not self._checksummed:
             return
         stored: Any = batch.column(VECTOR_CRC32)
@@ -121,7 +130,7 @@ class RowChecks:
         equal = np.asarray(found.fill_null(0)) == np.asarray(stored.fill_null(0))
         equal &= _flags(found.is_valid())
         self.checksummed += int(known.sum())
-        self._collector.add("checksum", names.where(known & ~equal))
+        self.suspects = np.concatenate([self.suspects, np.flatnonzero(known & ~equal) + position])
 
     def _draw(self, positions: NDArray[np.int64]) -> None:
         """Keep the positions with the lowest random numbers: a uniform sample of a stream."""
@@ -178,7 +187,8 @@ def _checksummed(schema: pa.Schema, groups: Mapping[str | None, Sequence[str]]) 
     """The vectors that the checksum covers, in its order; vectors that were attached later have other error columns."""
     if VECTOR_CRC32 not in schema.names or schema.field(VECTOR_CRC32).type != pa.uint32():
         return ()
-    return tuple(name for name in (VECTOR, TEXT_VECTOR) if name in groups.get(ERROR, ()))
+    found = tuple(name for name in (VECTOR, TEXT_VECTOR) if name in groups.get(ERROR, ()))
+    return found if VECTOR in found else ()  # one that is gone went into the checksum too
 
 
 def _hashes(column: Any) -> NDArray[np.int64]:

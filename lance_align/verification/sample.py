@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +18,11 @@ from lance_align.tables.checksums import vector_block
 from lance_align.tables.schema import ID, THUMBNAIL_KEY
 from lance_align.verification.findings import Collector
 from lance_align.verification.metadata import VectorColumn
-from lance_align.verification.reading import attempt
+from lance_align.verification.reading import TAKE_ROWS, attempt, read_file, row_names
 
 # The same model in another precision or on another device stays above: 0.99999 in float32, 0.999 in bfloat16, and a
 # table may be of one and the machine that verifies it of another.
 MIN_COSINE = 0.998
-TAKE_ROWS = 8  # pictures held at once
 
 
 class SampleChecks:
@@ -33,10 +30,16 @@ class SampleChecks:
 
     Attributes:
         compared: vectors that were compared.
+        fitting: positions of rows of which a vector was compared and fits.
+        misfits: what does not fit, in words, by position.
+        broken: what cannot be embedded any more and why, by position.
     """
 
     def __init__(self, dataset: Any, collector: Collector, *, device: str, limits: DecodeLimits) -> None:
         self.compared = 0
+        self.fitting: set[int] = set()
+        self.misfits: dict[int, list[str]] = {}
+        self.broken: dict[int, list[str]] = {}
         self._dataset = dataset
         self._collector = collector
         self._device = device
@@ -55,29 +58,26 @@ class SampleChecks:
         except (LanceAlignError, OSError) as error:
             self._collector.skip(f"a sample of {column.name}: {error}")
             return
-        for rows, names in self._take(column, positions):
-            self._compare(rows, names, column, encoder)
+        for rows, part in self._take(column, positions):
+            self._compare(rows, part, column, encoder)
 
-    def _take(self, column: VectorColumn, positions: NDArray[np.int64]) -> Iterator[tuple[pa.Table, list[str]]]:
+    def _take(self, column: VectorColumn, positions: NDArray[np.int64]) -> Iterator[tuple[pa.Table, list[int]]]:
         wanted = [*([ID] if self._has_id else []), column.source, column.name]
         for start in range(0, len(positions), TAKE_ROWS):
             part = positions[start : start + TAKE_ROWS].tolist()
             rows, _ = attempt(self._dataset.take, part, columns=wanted)
             if rows is not None:
-                yield rows, self._names(rows, part)
+                yield rows, part
                 continue
             for position in part:
                 rows, error = attempt(self._dataset.take, [position], columns=wanted)
                 if rows is None:
                     self._collector.add("unreadable", [f"{column.source} of row {position}: {error}"])
                 else:
-                    yield rows, self._names(rows, [position])
+                    yield rows, [position]
 
-    def _names(self, rows: pa.Table, positions: Sequence[int]) -> list[str]:
-        names = rows.column(ID).to_pylist() if self._has_id else [None] * len(positions)
-        return [f"row {place}" if name is None else str(name) for name, place in zip(names, positions, strict=True)]
-
-    def _compare(self, rows: pa.Table, names: list[str], column: VectorColumn, encoder: Encoder) -> None:
+    def _compare(self, rows: pa.Table, positions: Sequence[int], column: VectorColumn, encoder: Encoder) -> None:
+        names = row_names(rows.column(ID) if self._has_id else None, positions)
         stored, valid = vector_block(rows.column(column.name))
         cells = rows.column(column.source).to_pylist()
         places = [place for place in np.flatnonzero(valid).tolist() if not self._is_elsewhere(cells[place], column)]
@@ -87,12 +87,14 @@ class SampleChecks:
             embedded = [self._embed_image(cells[place], encoder) for place in places]
         for place, vector in zip(places, embedded, strict=True):
             if isinstance(vector, str):
-                self._collector.add("source", [f"{names[place]} ({vector})"])
+                self.broken.setdefault(positions[place], []).append(f"{names[place]} ({vector})")
                 continue
             self.compared += 1
             cosine = _cosine(vector, stored[place])
-            if not cosine > MIN_COSINE:
-                self._collector.add("different_vector", [f"{names[place]} (cosine {cosine:.4f})"])
+            if cosine > MIN_COSINE:
+                self.fitting.add(positions[place])
+            else:
+                self.misfits.setdefault(positions[place], []).append(f"{names[place]} (cosine {cosine:.4f})")
 
     def _is_elsewhere(self, cell: Any, column: VectorColumn) -> bool:
         """Whether a picture would have to be fetched: data alone never makes this process open a connection."""
@@ -103,7 +105,7 @@ class SampleChecks:
 
     def _embed_image(self, cell: Any, encoder: Encoder) -> Vectors | str:
         try:
-            data = _read_file(cell, self._limits) if isinstance(cell, str) else cell
+            data = read_file(cell, self._limits) if isinstance(cell, str) else cell
             if data is None:
                 raise RowError("null", "no image")
             pixels = visuals.read_pixels(data, encoder.spec.image, limits=self._limits)
@@ -119,18 +121,6 @@ def _embed_texts(texts: Sequence[str | None], encoder: Encoder) -> list[Vectors 
         vector if vector is not None else str(reason)
         for vector, reason in zip(embeddings, embeddings.reasons, strict=True)
     ]
-
-
-def _read_file(path: str, limits: DecodeLimits) -> bytes:
-    """The bytes of a regular file; a pipe or a device could be read for ever."""
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise RowError("missing", f"{path}: not a regular file")
-        with Path(path).open("rb") as file:
-            return file.read(limits.max_bytes + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RowError("missing", f"{path}: {reason}") from None
 
 
 def _holds_thumbnails(schema: pa.Schema, column: VectorColumn) -> bool:

@@ -9,8 +9,10 @@ from typing import Literal, Protocol, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lance_align.encoders.devices import Precision, check_precision
+from lance_align.encoders.families import FAMILIES, family
 from lance_align.errors import ArgumentError, MissingExtraError
-from lance_align.spec import ImageSpec
+from lance_align.spec import ImageSpec, ModelSpec
 
 EngineName = Literal["auto", "torch", "compiled", "openvino"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -48,10 +50,39 @@ def check_engine(engine: str) -> None:
         raise MissingExtraError("openvino", "openvino")
 
 
+def check_options(spec: ModelSpec, *, device: str, engine: str, precision: str) -> None:
+    """Refuse what does not go together, before a model is loaded or a process started for it.
+
+    Raises:
+        ArgumentError: says what does.
+        MissingExtraError: as `check_engine`.
+    """
+    check_engine(engine)
+    check_precision(precision)
+    if engine == "openvino" and device not in ("auto", "cpu"):
+        raise ArgumentError(f"engine 'openvino' runs on the CPU, not on {device}; use engine='torch'")
+    if engine == "openvino" and precision == "bfloat16":
+        raise ArgumentError(f"engine 'openvino' computes in float32, not in {precision}; use engine='torch'")
+    if precision == "bfloat16" and spec.family in FAMILIES and family(spec.family, where=spec.name).exact:
+        raise ArgumentError(f"{spec.name!r} gives other vectors in bfloat16; use precision='float32', or 'auto'")
+
+
 class Engine(Protocol):
-    """Runs an image tower; safe to call from several threads."""
+    """Runs an image tower; safe to call from several threads.
+
+    Attributes:
+        name: which.
+        precision: what it computes in.
+        halved: how often a forward pass did not fit into memory, so that all later ones are smaller.
+    """
 
     name: EngineName
+    precision: Precision
+
+    @property
+    def halved(self) -> int:
+        """See above."""
+        ...
 
     def __call__(self, pixels: Pixels) -> Features:
         """Features of pixels of the tower's crop; n is at least 1."""

@@ -7,9 +7,7 @@ torch weights and without a conversion.
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -21,8 +19,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import MIN_COSINE, EngineName, Features, Pixels, agreement, probe_pixels
-from lance_align.encoders.engines.store import cache_folder
+from lance_align.encoders.engines.recipe import recipe
+from lance_align.encoders.engines.store import cache_folder, replace_folder
 from lance_align.encoders.pixels import PixelTower
 from lance_align.spec import ModelSpec
 
@@ -39,7 +39,7 @@ class GraphEngine:
     """A compiled image tower.
 
     Args:
-        spec: of the model; its fingerprint names the folder in the cache.
+        spec: of the model; `recipe` names its folder in the cache.
         load: makes the plain tower, on the CPU; called only when the cache has no graph.
         threads: CPU threads of all forward passes together.
 
@@ -48,6 +48,8 @@ class GraphEngine:
     """
 
     name: EngineName = "openvino"
+    precision: Precision = "float32"
+    halved = 0  # its passes are small: see PIXELS_PER_BATCH
 
     def __init__(self, spec: ModelSpec, load: Callable[[], PixelTower], *, threads: int) -> None:
         openvino = _openvino()
@@ -57,7 +59,7 @@ class GraphEngine:
         self._lock = threading.Lock()
         probe = probe_pixels(spec.image)
         release = openvino.__version__.partition("-")[0]
-        kept = cache_folder(f"openvino-{release}", spec.fingerprint)
+        kept = cache_folder(f"openvino-{release}", recipe(spec, engine=f"openvino {release}"))
         if kept is not None and self._take(kept, probe):
             return
         tower = load()
@@ -111,19 +113,13 @@ class GraphEngine:
             return False  # it is made again
 
     def _keep(self, kept: Path, graph: Any, reference: Features) -> None:
-        """Put the graph into the cache in one step; a cache that cannot be written to costs time only."""
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = Path(tempfile.mkdtemp(dir=kept.parent))
-            try:
-                self._openvino.save_model(graph, draft / _GRAPH, compress_to_fp16=False)
-                save_file({_FEATURES: reference}, draft / _PROBE)
-                shutil.rmtree(kept, ignore_errors=True)
-                draft.rename(kept)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-        except (OSError, RuntimeError):
-            return
+        """Put the graph into the cache; one that cannot be written to costs time, and is told."""
+
+        def write(draft: Path) -> None:
+            self._openvino.save_model(graph, draft / _GRAPH, compress_to_fp16=False)
+            save_file({_FEATURES: reference}, draft / _PROBE)
+
+        replace_folder(kept, write)
 
 
 def _openvino() -> Any:

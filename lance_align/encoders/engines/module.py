@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lance_align.encoders.devices import full_precision
+from lance_align.encoders.devices import Precision, full_precision, precision_name
 from lance_align.encoders.engines.base import EngineName, Features, Pixels
 from lance_align.encoders.engines.staging import on_device
+from lance_align.encoders.memory import PassSize, free_memory, is_out_of_memory
 from lance_align.encoders.pixels import PixelTower
 
 # Each convolution of an EfficientNet in transformers, and the normalisation behind it.
@@ -35,12 +35,13 @@ class ModuleEngine:
     Args:
         tower: in eval mode, on its device; it is not changed.
         device: of the tower.
-        batch_size: most images of one forward pass; None for what fits.
+        batch_size: most images of one forward pass; None for what fits. Memory that runs out makes it smaller.
         compiled: whether `torch.compile` makes kernels of it, at the first call: about a minute, which torch keeps on
             disk for the next process. All forward passes then have the size of a whole batch.
     """
 
     name: EngineName
+    precision: Precision
 
     def __init__(
         self, tower: PixelTower, device: torch.device, *, batch_size: int | None, compiled: bool = False
@@ -48,38 +49,43 @@ class ModuleEngine:
         self.name = "compiled" if compiled else "torch"
         self._forward: Any = torch.compile(tower, dynamic=False) if compiled else tower
         self._device = device
-        self._batch_size = batch_size or max(1, PIXELS_PER_BATCH[device.type] // tower.image.pixels)
+        self.precision = precision_name(tower.dtype)
+        self._pass = PassSize(batch_size or max(1, PIXELS_PER_BATCH[device.type] // tower.image.pixels))
+
+    @property
+    def halved(self) -> int:
+        """How often a forward pass did not fit into memory, so that all later ones are smaller."""
+        return self._pass.halved
+
+    def __call__(self, pixels: Pixels) -> Features:
+        """See `Engine`; a pass that does not fit into memory is halved, down to one image."""
+        return self._pass.fit(lambda: self._features(pixels), most=self._whole(len(pixels)))
 
     @torch.inference_mode()
-    def __call__(self, pixels: Pixels) -> Features:
-        """See `Engine`."""
+    def _features(self, pixels: Pixels) -> Features:
+        size = self._pass.size
+        batches = (pixels[start : start + size] for start in range(0, len(pixels), size))
         with full_precision(self._device):
-            found = [self._forward(batch) for batch in on_device(self._batches(pixels), self._device)]
+            found = [self._forward(batch) for batch in on_device(batches, self._device, whole=self._whole)]
             features: Features = torch.cat(found)[: len(pixels)].cpu().numpy()
         return features
 
-    def _batches(self, pixels: Pixels) -> Iterator[torch.Tensor]:
-        """The last one is filled up with black pictures, which no vector depends on, where sizes should be few."""
-        for start in range(0, len(pixels), self._batch_size):
-            batch = torch.tensor(pixels[start : start + self._batch_size])
-            missing = self._whole(len(batch)) - len(batch)
-            yield torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))]) if missing else batch
-
     def _whole(self, rows: int) -> int:
+        """A pass is filled up with black images, which no vector depends on, where sizes should be few."""
         if self.name == "compiled":
-            return self._batch_size
+            return self._pass.size
         # cuDNN looks for its fastest algorithms anew for each size.
-        return min(self._batch_size, 1 << (rows - 1).bit_length()) if self._device.type == "cuda" else rows
+        return min(self._pass.size, 1 << (rows - 1).bit_length()) if self._device.type == "cuda" else rows
 
 
-def prepare(tower: PixelTower, device: torch.device, dtype: torch.dtype) -> None:
+def prepare(tower: PixelTower, device: torch.device, dtype: torch.dtype, *, fold: bool = True) -> None:
     """Make a tower faster, in place; in float32 it gives the same vectors.
 
-    Each BatchNorm goes into the weights of the convolution before it: y = g (Wx - m) / s + b is one linear map. Then
-    the weights take `dtype`. On CPUs the channels of a pixel lie side by side; on GPUs both orders are tried, for which
-    is faster depends on the card (timm's tables).
+    With `fold`, each BatchNorm goes into the weights of the convolution before it: y = g (Wx - m) / s + b is one linear
+    map. Then the weights take `dtype`. On CPUs the channels of a pixel lie side by side; on GPUs both orders are tried,
+    for which is faster depends on the card (timm's tables).
     """
-    for module in tower.modules():
+    for module in tower.modules() if fold else ():
         for convolution, normalisation in _PAIRS:
             if hasattr(module, convolution) and hasattr(module, normalisation):
                 folded = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, normalisation))
@@ -90,12 +96,22 @@ def prepare(tower: PixelTower, device: torch.device, dtype: torch.dtype) -> None
         tower.use(dtype=dtype, memory_format=min(_FORMATS, key=lambda order: _seconds(tower, device, dtype, order)))
 
 
-@torch.inference_mode()
 def _seconds(tower: PixelTower, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> float:
-    """Of a forward pass of a quarter of a batch on a GPU, the best of some."""
+    """Of a forward pass of a quarter of a batch on a GPU, the best of some; endless where it does not fit."""
+    try:
+        return _fastest(tower, device, dtype, memory_format)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory()  # the engine will find the pass that fits
+    return float("inf")
+
+
+@torch.inference_mode()
+def _fastest(tower: PixelTower, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> float:
     tower.use(dtype=dtype, memory_format=memory_format)
     rows = max(1, PIXELS_PER_BATCH[device.type] // (4 * tower.image.pixels))
-    pixels = torch.zeros((rows, *tower.image.shape), dtype=torch.uint8, device=device)
+    pixels = torch.randint(0, 256, (rows, *tower.image.shape), dtype=torch.uint8, device=device)
     best = float("inf")
     for _ in range(1 + _TRIALS):  # the first one chooses algorithms
         torch.cuda.synchronize(device)

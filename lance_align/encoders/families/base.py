@@ -28,6 +28,8 @@ class Family(ABC):
         tensors: prefixes of all tensors of such a checkpoint.
         unused: prefixes of those that no vector depends on.
         processor: see `read_image_spec`: the kind of a preprocessor_config.json without a class name.
+        exact: whether it computes in float32 only: where a model decides between parts of an input, bfloat16 decides
+            otherwise now and then.
         pads_texts: whether the model was trained on texts padded to the longest length, without a mask.
     """
 
@@ -36,10 +38,11 @@ class Family(ABC):
     tensors: ClassVar[tuple[str, ...]]
     unused: ClassVar[tuple[str, ...]] = ()
     processor: ClassVar[str] = "CLIP"
+    exact: ClassVar[bool] = False
     pads_texts: ClassVar[bool] = False
 
     def config(self, raw: dict[str, Any], *, where: str) -> Any:
-        """transformers' configuration of a parsed config.json.
+        """transformers' configuration of a parsed config.json, whose model has float32 weights whatever it says.
 
         Raises:
             ModelError: a field has a wrong type.
@@ -48,7 +51,7 @@ class Family(ABC):
 
         try:
             # Not the model's own `config_class`: its module takes seconds to import.
-            return getattr(transformers, self.config_class).from_dict(raw)
+            return getattr(transformers, self.config_class).from_dict(_without_types(raw))
         except Exception as error:  # transformers validates with its own, changing, exception classes
             reason = " ".join(str(error).split())[:200]
             raise ModelError(
@@ -142,6 +145,18 @@ class Family(ABC):
         """
         weights.check_prefixes(*self.tensors, model_class=self.model_class)
 
+    def check_towers(self, config: Any, image: ImageSpec, directory: Path, weights: Weights) -> None:
+        """Check, by the header of the weights, that both towers can be made of them.
+
+        Raises:
+            ModelError: tensors are missing, left over, or of another shape or a quantised type.
+        """
+        del directory
+        with torch.device("meta"):
+            towers = (self.new_image_tower(config, image), self.new_text_tower(config))
+        for tower in towers:
+            weights.check(tower, unused=self.unused)
+
     def whole(self, config: Any) -> Any:
         """The whole transformers model, to take a tower's parts from; costs nothing on the meta device."""
         import transformers
@@ -150,11 +165,24 @@ class Family(ABC):
 
     def _filled(self, new: Callable[[], _Tower], weights: Weights) -> _Tower:
         with torch.device("meta"):
-            tower = new()
+            tower = new().to(torch.float32)
         tower.to_empty(device="cpu")
         restore_buffers(tower)
         weights.fill(tower, unused=self.unused)
         return tower.eval().requires_grad_(False)
+
+
+def _without_types(raw: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the types that weights were saved in, its own and those of its parts.
+
+    transformers builds a part in the type that its own configuration names (`_from_config`, 5.24), so that half of a
+    model would compute in float16.
+    """
+    return {
+        name: _without_types(value) if isinstance(value, dict) else value
+        for name, value in raw.items()
+        if name not in ("dtype", "torch_dtype")
+    }
 
 
 def restore_buffers(tower: nn.Module) -> None:

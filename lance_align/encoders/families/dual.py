@@ -73,6 +73,11 @@ class Dual(Family):
         """See `Family.score`."""
         return Score.of_scale(_scale(weights))
 
+    def check_towers(self, config: Any, image: ImageSpec, directory: Path, weights: Weights) -> None:
+        """See `Family.check_towers`; only by loading them is it known which tensors transformers takes for which."""
+        self.image_tower(config, image, directory, weights)
+        self.text_tower(config, directory, weights)
+
     def image_tower(self, config: Any, image: ImageSpec, directory: Path, weights: Weights) -> PixelTower:
         """See `Family.image_tower`."""
         del weights

@@ -21,6 +21,7 @@ class Siglip(Family):
     config_class = "SiglipConfig"
     model_class = "SiglipModel"
     tensors = ("vision_model.", "text_model.", "logit_scale", "logit_bias")
+    unused = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")  # buffers of old files
     processor = "Siglip"
     pads_texts = True
 

@@ -26,6 +26,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lance_align.errors import LanceAlignError
+from lance_align.jobs.cluster import store_notes
 from lance_align.jobs.executors.base import Executor, ReadTask, Worker, blocks
 from lance_align.jobs.failures import typed
 from lance_align.jobs.ledger.registry import IdRegistry, TableRegistry
@@ -57,7 +58,8 @@ class RayExecutor(Executor):
     def resources(self) -> Resources:
         """What the cluster has just now."""
         found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return Resources(cpus=int(found.get("CPU", 1)), gpus=int(found.get("GPU", 0)))
+        notes = store_notes(found.get("object_store_memory", 0.0))
+        return Resources(cpus=int(found.get("CPU", 1)), gpus=int(found.get("GPU", 0)), notes=notes)
 
     def id_registry(self, target: Target, *, version: int, policy: Policy) -> IdRegistry:
         """See `Executor.id_registry`; it runs on the driver's node, whose loss ends the job anyway."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from lance_align.tables.filling import ADDRESS, Filling
 
 ENCODE_SECONDS = "decoded.encode_seconds"  # float32, a row's share of its block
 HALVED = "decoded.halved"  # int32: see `Batches`; a block's number stands in its first row
+_CHOICES = b"choices"  # JSON in a table's metadata: what the worker's model runs on
 SECONDS_COLUMNS = {"read": READ_SECONDS, "decode": SECONDS, "encode": ENCODE_SECONDS}  # by stage of the report
 
 
@@ -30,6 +33,16 @@ class Maker(ABC):
         self.filling = filling
         self.batches = batches
 
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """What the model runs on; see `Gathering.choices`."""
+        return {}
+
+    @property
+    def halved(self) -> int:
+        """How often a batch did not fit into memory, in the model or before it."""
+        return self.batches.halved
+
     @abstractmethod
     def make(self, block: pa.Table) -> tuple[pa.Array[Any], list[str | None]]:
         """A value for each row, null where there is none, and the reasons."""
@@ -37,7 +50,7 @@ class Maker(ABC):
     def __call__(self, block: pa.Table) -> pa.Table:
         """Rows as `ReadGaps` gives them to addresses, values, reasons and seconds; no rows give no rows."""
         started = time.perf_counter()
-        halved = self.batches.halved
+        halved = self.halved
         values, reasons = self.make(block)
         columns: dict[str, Any] = {
             ADDRESS: block.column(ADDRESS),
@@ -48,6 +61,12 @@ class Maker(ABC):
         }
         share_s = (time.perf_counter() - started) / max(1, block.num_rows)
         columns[ENCODE_SECONDS] = pa.array([share_s] * block.num_rows, pa.float32())
-        halvings = [self.batches.halved - halved] + [0] * (block.num_rows - 1)
+        halvings = [self.halved - halved] + [0] * (block.num_rows - 1)
         columns[HALVED] = pa.array(halvings[: block.num_rows], pa.int32())
-        return pa.table(columns)
+        return pa.table(columns, metadata={_CHOICES: json.dumps(dict(self.choices))})
+
+
+def choices_of(table: pa.Table) -> Mapping[str, str | int]:
+    """What the worker that made a table said of its model; see `Maker.choices`."""
+    found: dict[str, str | int] = json.loads((table.schema.metadata or {}).get(_CHOICES, b"{}"))
+    return found

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from lance_align import faults
 from lance_align.jobs.attempts import attempts
-from lance_align.jobs.filling.making import HALVED, SECONDS_COLUMNS
+from lance_align.jobs.filling.making import HALVED, SECONDS_COLUMNS, choices_of
 from lance_align.jobs.gathering import Gathering
 from lance_align.tables.filling import ADDRESS, Filled, Filler, Survey
 
@@ -71,7 +71,8 @@ class FillRounds(Gathering):
         self.halved += int(pc.sum(table.column(HALVED)).as_py() or 0)
         for stage, column in SECONDS_COLUMNS.items():
             self._spend(**{stage: float(pc.sum(table.column(column)).as_py() or 0.0)})
-        rows = table.drop_columns([*SECONDS_COLUMNS.values(), HALVED])
+        self._see(choices_of(table))
+        rows = table.drop_columns([*SECONDS_COLUMNS.values(), HALVED]).replace_schema_metadata(None)
         fragments: Any = np.asarray(rows.column(ADDRESS).to_numpy()) >> np.uint64(32)
         for key in np.unique(fragments).tolist():
             # A copy: what Ray hands over lies in its object store, and stays there as long as anybody refers to it.

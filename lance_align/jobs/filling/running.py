@@ -26,6 +26,7 @@ from lance_align.jobs.progress import State, reporter
 from lance_align.jobs.report import JobReport, plan_line
 from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.spec import ModelSpec
+from lance_align.tables.done import count_rows
 from lance_align.tables.filling import Filler, Survey
 
 MAX_PASSES = 100  # over what other writers moved or added in the meantime
@@ -122,6 +123,16 @@ class FillJob:
             version=self.filler.version,
         )
 
+    def _lacking(self, new: int) -> int:
+        """Rows with an error that an earlier run wrote; a description that was cut has one as well, and its text."""
+        counted = count_rows(
+            self.filler.uri,
+            error=self.filler.filling.error,
+            storage_options=self.read.source.storage_options,
+            version=self.filler.version,
+        )
+        return max(0, counted.failed - new)
+
     def _report(self, there: int, started_at: datetime, shape: Shape) -> JobReport:
         rounds = self.rounds
         filling = self.filler.filling
@@ -141,6 +152,7 @@ class FillJob:
             reasons=dict(reasons),
             cut=cut,
             already_there=there,
+            lacking=self._lacking(failed + cut) if there else 0,
             duplicates=0,
             stage_s=rounds.seconds,
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,11 @@ class TextMaker(Maker):
         # With the first block: Ray starts an actor that fails again and again, a block that fails ends the job.
         self._describer = Once(lambda: _loaded(spec, shape))
 
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """See `Maker.choices`."""
+        return self._describer().choices if self._describer.made else {}
+
     def make(self, block: pa.Table) -> tuple[pa.Array[Any], list[str | None]]:
         """See `Maker.make`; a text that was cut has a reason as well."""
         reasons: list[str | None] = block.column(REASON).to_pylist()
@@ -70,4 +76,4 @@ def _loaded(spec: DescriberSpec, shape: Shape) -> Describer:
     import torch
 
     torch.set_num_threads(shape.threads)
-    return load_describer(spec, device=shape.device)
+    return load_describer(spec, device=shape.worker_device)

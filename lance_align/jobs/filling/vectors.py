@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,16 @@ class VectorMaker(Maker):
     def __init__(self, spec: ModelSpec, filling: Filling, shape: Shape) -> None:
         super().__init__(filling, Batches())
         self.encoder = worker_encoder(spec, shape)
+
+    @property
+    def choices(self) -> Mapping[str, str | int]:
+        """See `Maker.choices`."""
+        return self.encoder.choices
+
+    @property
+    def halved(self) -> int:
+        """See `Maker.halved`."""
+        return self.batches.halved + self.encoder.halved
 
     def make(self, block: pa.Table) -> tuple[pa.Array[Any], list[str | None]]:
         """See `Maker.make`."""

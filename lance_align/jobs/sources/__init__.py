@@ -9,7 +9,10 @@ content       what a file is by its first bytes
 folder        a folder of images
 metadata      a Hugging Face image folder: pictures and metadata files
 columnar      Parquet, Arrow IPC and Feather
-lists         CSV and JSON Lines
+delimited     CSV, and TSV and other relatives
+jsonlines     JSON Lines
+lists         what these two share: lines, ranges of rows, one schema
+roles         names by which columns are recognised
 webdataset    tar shards of samples
 tars          a tar archive, read to its proper end
 lance_table   another Lance or LanceDB table

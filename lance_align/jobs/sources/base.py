@@ -11,6 +11,8 @@ from typing import Literal
 import pyarrow as pa
 
 from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.sources.partitions import partition_values
+from lance_align.jobs.sources.schemas import conformed
 from lance_align.jobs.sources.texts import with_valid_text
 
 Looks = Literal["images", "videos"]
@@ -59,6 +61,7 @@ class Source(ABC):
         splits: the parts, in the source's order.
         references: what image paths in the rows may point at.
         looks: what the model looks at, and the rows therefore are taken to hold.
+        dropped: columns that the files have and `schema` leaves out, whatever they are.
         left_out: how many files and folders are no rows although they lie there, by kind: a suffix, or words.
     """
 
@@ -67,6 +70,7 @@ class Source(ABC):
     splits: tuple[Split, ...]
     references: References
     looks: Looks = "images"
+    dropped: tuple[str, ...] = ()
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     # The columns that hold the picture, the text and the id, for formats that define them.
@@ -79,7 +83,8 @@ class Source(ABC):
         """The rows of one split in tables of any size; deterministic.
 
         Args:
-            columns: those that are needed; a format that can leaves the others unread.
+            columns: those that are needed; a format that can leaves the others unread. Those that the file of the
+                split does not have are left out, and types may be the file's own: `read` makes them the source's.
         """
 
     def read(self, split: Split, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -92,12 +97,25 @@ class Source(ABC):
             columns: None for all; some of them give the same rows in the same order, cut elsewhere.
         """
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        file = self.location.at(split.path)
+        values = self._partition(split.path)
         for table in self.tables(split, schema.names):
+            found = table.select([name for name in schema.names if name in table.column_names])
             left_out = left_out_of(table)
-            slices = bounded(with_valid_text(table.select(schema.names)).cast(schema))
-            if left_out:
-                yield with_left_out(next(slices, schema.empty_table()), left_out)
-            yield from slices
+            if left_out and not table.num_rows:
+                yield with_left_out(schema.empty_table(), left_out)
+            for part in bounded(found):
+                yield with_left_out(conformed(with_valid_text(part), schema, uri=file.uri, values=values), left_out)
+                left_out = {}
+
+    @property
+    def partitions(self) -> frozenset[str]:
+        """The columns that names of folders give."""
+        return frozenset(name for path in {split.path for split in self.splits} for name in self._partition(path))
+
+    def _partition(self, path: str) -> Mapping[str, str | None]:
+        # A format that names rows by where they stand has no other columns in the names of folders.
+        return {} if self.id is not None else partition_values(path.removeprefix(self.location.path))
 
     def places(self, rows: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         """Where rows stand, for people.
@@ -153,8 +171,8 @@ def bounded(table: pa.Table) -> Iterator[pa.Table]:
         return
     row_bytes = max(1, table.nbytes // table.num_rows)
     step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // row_bytes))
-    for start in range(0, table.num_rows, step):
-        yield table.slice(start, step)
+    for start, rows in ranges(table.num_rows, step):
+        yield table.slice(start, rows)  # without columns, a table says of a slice whatever it is told
 
 
 def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
@@ -174,8 +192,3 @@ def cut(batches: Iterable[pa.RecordBatch], start: int, rows: int | None) -> Iter
         position += batch.num_rows
         if stop is not None and position >= stop:
             return
-
-
-def plain_schema(schema: pa.Schema, *, without: Sequence[str] = ()) -> pa.Schema:
-    """The schema without its metadata, which may name other people's functions, and without some columns."""
-    return pa.schema([field for field in schema if field.name not in without])

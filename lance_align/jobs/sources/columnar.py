@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, cut, plain_schema, ranges
+from lance_align.jobs.ledger.ledger import MAX_SPLITS
+from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Source, Split, cut, ranges
 from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.pages import pages
+from lance_align.jobs.sources.schemas import unified
 
 # A row group of paths may hold a million rows; cut in ranges, its images are decoded by many tasks.
 SPLIT_ROWS = 8192
+MAX_ROWS_PER_BYTE = 2**16  # a file; the smallest of equal rows that pyarrow 26 writes has 2,800
+DICTIONARY_CHUNKS = 4  # `CHUNK_BYTES` that a batch may take if all its rows name the longest value of a dictionary
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +30,41 @@ class ParquetSource(Source):
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the group's range; other columns are not read."""
-        with _opened(self.location.at(split.path)) as file:
+        location = self.location.at(split.path)
+        with _reading(location, "Parquet"), _opened(location) as file:
             parquet = pq.ParquetFile(file)
+            group = parquet.metadata.row_group(split.group or 0)
             batches = parquet.iter_batches(
-                batch_size=CHUNK_ROWS, row_groups=[split.group or 0], columns=list(columns), use_threads=False
+                batch_size=_batch_rows(file, group, columns, is_local=location.is_local),
+                row_groups=[split.group or 0],
+                columns=[column for column in columns if column in parquet.schema_arrow.names],
+                use_threads=False,
             )
-            yield from cut(batches, split.start, split.rows)
+            rows = 0
+            for table in cut(batches, split.start, split.rows):
+                rows += table.num_rows
+                yield table
+            if split.rows is not None and rows != split.rows:
+                raise pa.ArrowInvalid(f"row group {split.group} ends {split.rows - rows:,} rows early")
+
+
+def _batch_rows(file: pa.NativeFile, group: Any, columns: Sequence[str], *, is_local: bool) -> int:
+    """How many rows of a row group take about `CHUNK_BYTES`; the pages are looked at where that costs no requests."""
+    total, dictionary = 1, 1
+    for chunk in map(group.column, range(group.num_columns)):
+        if not any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
+            continue
+        start = chunk.data_page_offset
+        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
+            dictionary = max(dictionary, start - chunk.dictionary_page_offset)
+            start = chunk.dictionary_page_offset
+        size = 0
+        for page in pages(file, start, start + chunk.total_compressed_size) if is_local else ():
+            size += page.bytes
+            dictionary = max(dictionary, page.bytes if page.is_dictionary else 0)
+        total += max(size, chunk.total_uncompressed_size)
+    # Rows may all name the longest value of a dictionary, which counts once in the sizes.
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * group.num_rows // total, DICTIONARY_CHUNKS * CHUNK_BYTES // dictionary))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,48 +73,76 @@ class ArrowSource(Source):
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the batch, or of the stream; other columns are not read from files."""
-        with _opened(self.location.at(split.path)) as file:
+        location = self.location.at(split.path)
+        with _reading(location, "Arrow IPC"), _opened(location) as file:
             if split.group is None:
                 for batch in ipc.open_stream(file):
                     yield pa.Table.from_batches([batch])
             else:
                 names = ipc.open_file(file).schema.names  # of this file: the order may be another one in each
-                options = ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
+                included = [names.index(column) for column in columns if column in names]
+                options = ipc.IpcReadOptions(included_fields=included)
                 yield pa.Table.from_batches([ipc.open_file(file, options=options).get_batch(split.group)])
 
 
-def open_parquet(location: Location, files: list[str], *, allow_outside: bool) -> ParquetSource:
+def open_parquet(
+    location: Location, files: list[str], *, allow_outside: bool, drop: Sequence[str] = ()
+) -> ParquetSource:
     """A source of Parquet files; only their footers are read here.
 
+    Args:
+        drop: columns that are not looked at.
+
     Raises:
-        SourceError: a file is not Parquet, or its columns differ from the first file's.
+        SourceError: a file is not Parquet, or the files' columns have no common type.
     """
-    schema: pa.Schema | None = None
+    schemas: list[tuple[str, pa.Schema]] = []
     splits: list[Split] = []
+    parts = 0
     for path in files:
         with _reading(location.at(path), "Parquet"), _opened(location.at(path)) as file:
             parquet = pq.ParquetFile(file)
-            schema = same_schema(schema, parquet.schema_arrow, location.at(path))
-            for group in range(parquet.num_row_groups):
-                total = parquet.metadata.row_group(group).num_rows
+            schemas.append((path, parquet.schema_arrow))
+            totals = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            parts += _checked_parts(totals, file.size())
+            if parts > MAX_SPLITS:
+                raise SourceError(
+                    f"{location.uri} has more than {MAX_SPLITS:,} parts of {SPLIT_ROWS:,} rows; divide it"
+                )
+            for group, total in enumerate(totals):
                 splits += [
                     Split(path=path, group=group, start=start, rows=rows) for start, rows in ranges(total, SPLIT_ROWS)
                 ]
     return ParquetSource(
         location=location,
-        schema=schema or pa.schema([]),
+        schema=unified(location, schemas, drop=drop),
+        dropped=tuple(drop),
         splits=tuple(splits),
         references=References(_folder_of(location, files), allow_outside),
     )
 
 
-def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> ArrowSource:
-    """A source of Arrow IPC files or streams; only schemas and indexes are read here.
+def _checked_parts(totals: Sequence[int], size: int) -> int:
+    """How many splits row groups of so many rows become; a footer can claim any number.
 
     Raises:
-        SourceError: a file is not Arrow IPC, or its columns differ from the first file's.
+        ArrowInvalid: a file of that size holds no such number of rows.
     """
-    schema: pa.Schema | None = None
+    if min(totals, default=0) < 0 or sum(totals) > size * MAX_ROWS_PER_BYTE:
+        raise pa.ArrowInvalid(f"its footer claims {sum(totals):,} rows in {size:,} bytes")
+    return sum(-(-total // SPLIT_ROWS) for total in totals)
+
+
+def open_arrow(location: Location, files: list[str], *, allow_outside: bool, drop: Sequence[str] = ()) -> ArrowSource:
+    """A source of Arrow IPC files or streams; only schemas and indexes are read here.
+
+    Args:
+        drop: columns that are not looked at.
+
+    Raises:
+        SourceError: a file is not Arrow IPC, or the files' columns have no common type.
+    """
+    schemas: list[tuple[str, pa.Schema]] = []
     splits: list[Split] = []
     for path in files:
         with _reading(location.at(path), "Arrow IPC"), _opened(location.at(path)) as file:
@@ -91,11 +154,12 @@ def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> 
             else:
                 file.seek(0)
                 found, groups = ipc.open_stream(file).schema, (None,)
-            schema = same_schema(schema, found, location.at(path))
+            schemas.append((path, found))
             splits += [Split(path=path, group=group) for group in groups]
     return ArrowSource(
         location=location,
-        schema=schema or pa.schema([]),
+        schema=unified(location, schemas, drop=drop),
+        dropped=tuple(drop),
         splits=tuple(splits),
         references=References(_folder_of(location, files), allow_outside),
     )
@@ -104,25 +168,6 @@ def open_arrow(location: Location, files: list[str], *, allow_outside: bool) -> 
 def is_ipc_file(head: bytes) -> bool:
     """Whether a file begins as an Arrow IPC file does."""
     return head.startswith(b"ARROW1")
-
-
-def same_schema(known: pa.Schema | None, found: pa.Schema, location: Location) -> pa.Schema:
-    """The schema all files share, without metadata.
-
-    Raises:
-        SourceError: `found` has other columns or types than the files before; names the first difference.
-    """
-    found = plain_schema(found)
-    if known is None or known.equals(found):
-        return found
-    there, here = {f.name: str(f.type) for f in known}, {f.name: str(f.type) for f in found}
-    for name in [*there, *here]:
-        if there.get(name) != here.get(name):
-            raise SourceError(
-                f"{location.uri} has column {name!r} as {here.get(name, 'missing')}, the first file as "
-                f"{there.get(name, 'missing')}; expected one schema in all files"
-            )
-    return known  # the same columns in another order, or another nullability: rows are read by name
 
 
 @contextlib.contextmanager

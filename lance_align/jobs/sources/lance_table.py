@@ -10,9 +10,14 @@ import lance
 import pyarrow as pa
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import CHUNK_ROWS, Source, Split, plain_schema, ranges
+from lance_align.jobs.sources.base import CHUNK_BYTES, Source, Split, ranges
 from lance_align.jobs.sources.columnar import SPLIT_ROWS
 from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.schemas import unified
+
+# Rows of a range are read as a whole, whatever the batches (pylance 14); how large they are, the first ones tell.
+FIRST_ROWS = 16
+BLOBS = "all_binary"  # else a blob column gives the places of its values
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +33,33 @@ class LanceSource(Source):
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the fragment's range, without deleted ones; other columns are not read."""
         fragment: Any = lance.dataset(self.location.uri, version=self.version).get_fragment(split.group or 0)
-        for batch in fragment.to_batches(
-            columns=list(columns), batch_size=CHUNK_ROWS, offset=split.start, limit=split.rows
-        ):
-            yield pa.Table.from_batches([batch])
+        start, stop, rows = split.start, split.start + (split.rows or 0), FIRST_ROWS
+        while start < stop:
+            table = fragment.to_table(
+                columns=list(columns),
+                offset=start,
+                limit=min(rows, stop - start),
+                blob_handling=BLOBS,
+            )
+            if not table.num_rows:
+                raise SourceError(f"{self.location.uri}: fragment {split.group} ends {stop - start:,} rows early")
+            yield table
+            start += table.num_rows
+            rows = max(1, min(8 * rows, CHUNK_BYTES * table.num_rows // max(1, table.nbytes)))
 
 
-def open_lance(location: Location, *, allow_outside: bool) -> LanceSource:
+def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] = ()) -> LanceSource:
     """A source of the latest version of a table.
+
+    Args:
+        drop: columns that are not looked at.
 
     Raises:
         SourceError: there is no table, or it cannot be read.
     """
     try:
         dataset = lance.dataset(location.uri)
+        schema: pa.Schema = dataset.scanner(blob_handling=BLOBS).projected_schema
         splits = [
             Split(path=location.path, group=fragment.fragment_id, start=start, rows=rows)
             for fragment in dataset.get_fragments()
@@ -51,7 +69,8 @@ def open_lance(location: Location, *, allow_outside: bool) -> LanceSource:
         raise SourceError(f"{location.uri} cannot be read as a Lance table: {first_line(error)}") from error
     return LanceSource(
         location=location,
-        schema=plain_schema(dataset.schema),
+        schema=unified(location, [(location.path, schema)], drop=drop),
+        dropped=tuple(drop),
         splits=tuple(splits),
         references=References(location.parent(), allow_outside),
         version=dataset.version,

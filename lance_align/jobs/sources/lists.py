@@ -1,133 +1,151 @@
-"""CSV and JSON Lines: lists of image paths or captions, with whatever else stands in the line.
+"""What CSV and JSON Lines share: lists of image paths or captions, with whatever else stands in the line.
 
-The driver reads each file through once, in blocks, for its types and its number of rows: such files hold names, not
-pictures. Tasks then read ranges of rows, each of them parsing what stands before its range.
+The driver reads each file through once, line by line, for its types, its number of rows and its proper end: such files
+hold names, not pictures. Tasks then read ranges of rows, each of them passing over what stands before its range.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import codecs
+import contextlib
+import csv
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.json as pajson
 
 from lance_align.errors import SourceError
-from lance_align.jobs.sources.base import Source, Split, cut, plain_schema, ranges
-from lance_align.jobs.sources.columnar import same_schema
+from lance_align.jobs.sources.base import Split, ranges
 from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.schemas import unified
+
+Row = TypeVar("Row")
 
 SPLIT_ROWS = 2048  # a task decodes this many images
-# Of one file, however long: tasks parse it half as often as there are splits. (A million lines are parsed in 0.5 s.)
+# Of one file, however long: tasks pass over it half as often as there are splits. (A million lines take 1 s.)
 MAX_SPLITS = 64
-BLOCK_BYTES = 16 * 2**20  # types are settled by the first block; a line longer than this is refused
+MAX_CHARS = 16 * 2**20  # of a line, and of a cell; what is longer is refused before it is held
+BLOCK_ROWS = 1024
+BLOCK_CHARS = 8 * 2**20
+
+_ENCODINGS = (  # by the mark at the start; that of UTF-32 LE begins as that of UTF-16 LE does
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CsvSource(Source):
-    """Comma-separated values with a header line, UTF-8, quoted line breaks allowed."""
+@contextlib.contextmanager
+def opened_lines(location: Location, what: str, *, newline: str) -> Iterator[Iterator[str]]:
+    """The lines of a file, with their ends, decompressed and decoded; UTF-8 unless a byte-order mark says otherwise.
 
-    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows of the range; other columns are not converted."""
-        with self.location.filesystem.open_input_stream(split.path, compression="detect") as stream:
-            types = {field.name: field.type for field in self.schema}
-            yield from cut(_csv(stream, types, columns), split.start, split.rows)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class JsonlSource(Source):
-    """One JSON object a line, UTF-8."""
-
-    def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:  # noqa: ARG002  a line is parsed whole
-        """The rows of the range, with all columns."""
-        with self.location.filesystem.open_input_stream(split.path, compression="detect") as stream:
-            yield from cut(_jsonl(stream, self.schema), split.start, split.rows)
-
-
-def open_csv(location: Location, files: list[str], *, allow_outside: bool, as_text: tuple[str, ...]) -> CsvSource:
-    """A source of CSV files.
+    Bytes that are not UTF-8 are lone surrogates (``surrogateescape``); `lance_align.jobs.sources.texts` mends them.
 
     Args:
-        as_text: columns kept as text whatever they look like, so that the id ``007`` stays ``007``.
+        what: the format, for messages.
+        newline: as for `io.TextIOWrapper`.
 
     Raises:
-        SourceError: a file cannot be parsed, or its columns differ from the first file's.
+        SourceError: the file cannot be read to its end, or a line is longer than `MAX_CHARS`.
     """
-    schema: pa.Schema | None = None
-    splits: list[Split] = []
-    for path in files:
-        try:
-            with location.filesystem.open_input_stream(path, compression="detect") as stream:
-                reader = _csv(stream, dict.fromkeys(as_text, pa.string()))
-                schema = same_schema(schema, _without_null_types(reader.schema), location.at(path))
-            splits += _count(CsvSource, location, path, schema)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{location.at(path).uri} cannot be read as CSV: {first_line(error)}") from error
-    return CsvSource(**_parts(location, files, schema, splits, allow_outside))
+    try:
+        with (
+            location.filesystem.open_input_stream(location.path, compression=_compression(location.path)) as stream,
+            io.BufferedReader(stream, 2**20) as buffered,  # type: ignore[type-var]  # a NativeFile has all it needs
+        ):
+            head = buffered.peek(4)[:4]
+            if not head and location.path.lower().endswith(".gz") and location.info().size == 0:
+                raise SourceError(f"{location.uri} cannot be read as {what}: no gzip file is empty; write it again")
+            encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), "utf-8")
+            errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
+            yield _lines(io.TextIOWrapper(buffered, encoding, errors, newline=newline), location)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise SourceError(f"{location.uri} cannot be read as {what}: {first_line(error)}") from error
 
 
-def open_jsonl(location: Location, files: list[str], *, allow_outside: bool) -> JsonlSource:
-    """A source of JSON Lines files; see `open_csv`.
-
-    Raises:
-        SourceError: as `open_csv`; also a key that only appears after the first 16 MiB.
-    """
-    schema: pa.Schema | None = None
-    splits: list[Split] = []
-    for path in files:
-        try:
-            with location.filesystem.open_input_stream(path, compression="detect") as stream:
-                schema = same_schema(schema, _without_null_types(_jsonl(stream, None).schema), location.at(path))
-            splits += _count(JsonlSource, location, path, schema)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{location.at(path).uri} cannot be read as JSON Lines: {first_line(error)}") from error
-    return JsonlSource(**_parts(location, files, schema, splits, allow_outside))
+def _compression(path: str) -> str:
+    return "gzip" if path.lower().endswith(".gz") else "detect"  # which minds the letter case
 
 
-def _parts(
-    location: Location, files: list[str], schema: pa.Schema | None, splits: list[Split], allow_outside: bool
+def _lines(text: io.TextIOWrapper, location: Location) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: text.readline(MAX_CHARS + 1), ""), start=1):
+        if len(line) > MAX_CHARS:
+            raise SourceError(f"{location.uri} line {number} has over {MAX_CHARS:,} characters; expected shorter lines")
+        yield line
+
+
+def allow_long_cells() -> None:
+    """Let `csv` read cells of `MAX_CHARS`; its limit is one for the process, and is never lowered here."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CHARS))
+
+
+def splits_of(path: str, rows: int) -> list[Split]:
+    """Ranges of a file's rows, one a task; blocks begin at the same rows whether one range is read or several."""
+    step = max(SPLIT_ROWS, -(-rows // (MAX_SPLITS * BLOCK_ROWS)) * BLOCK_ROWS)
+    return [Split(path=path, start=start, rows=count) for start, count in ranges(rows, step)]
+
+
+def parts_of(
+    location: Location,
+    names: Mapping[str, Sequence[str]],
+    types: Mapping[str, pa.Field[Any]],
+    splits: Sequence[Split],
+    *,
+    drop: Sequence[str],
+    allow_outside: bool,
 ) -> dict[str, Any]:
-    root = location.parent() if files == [location.path] else location
+    """What both sources are made of, with one schema for all files, and columns for folders' names.
+
+    Args:
+        names: the columns of each file.
+        types: all columns.
+    """
+    schemas = [(path, pa.schema([types[name] for name in names[path]])) for path in names]
     return {
         "location": location,
-        "schema": schema or pa.schema([]),
+        "schema": unified(location, schemas, drop=drop),
+        "dropped": tuple(drop),
         "splits": tuple(splits),
-        "references": References(root, allow_outside),
+        "references": References(location.parent() if list(names) == [location.path] else location, allow_outside),
     }
 
 
-def _count(kind: type[CsvSource] | type[JsonlSource], location: Location, path: str, schema: pa.Schema) -> list[Split]:
-    """Read a file through, so that a line that does not fit is found before anything is written."""
-    whole = kind(location=location, schema=schema, splits=(), references=References(location))
-    total = sum(table.num_rows for table in whole.tables(Split(path=path), schema.names))
-    step = max(SPLIT_ROWS, -(-total // MAX_SPLITS))
-    return [Split(path=path, start=start, rows=rows) for start, rows in ranges(total, step)]
+def blocks(rows: Iterable[tuple[int, Row]]) -> Iterator[list[Row]]:
+    """Rows in lists of at most `BLOCK_ROWS` rows and about `BLOCK_CHARS` characters.
+
+    Args:
+        rows: each with its number of characters.
+    """
+    held: list[Row] = []
+    size = 0
+    for chars, row in rows:
+        held.append(row)
+        size += chars
+        if len(held) == BLOCK_ROWS or size >= BLOCK_CHARS:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
 
 
-def _csv(stream: Any, types: Mapping[str, pa.DataType], columns: Sequence[str] = ()) -> pacsv.CSVStreamingReader:
-    return pacsv.open_csv(
-        stream,
-        read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict(types), include_columns=list(columns), strings_can_be_null=True, null_values=[""]
-        ),
-    )
+def taken(rows: Iterator[Row], split: Split, location: Location) -> Iterator[Row]:
+    """As many rows as a split has.
 
+    Args:
+        rows: those of the file from the split's first one on.
 
-def _jsonl(stream: Any, schema: pa.Schema | None) -> Any:
-    return pajson.open_json(
-        stream,
-        read_options=pajson.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
-        parse_options=pajson.ParseOptions(
-            explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "error"
-        ),
-    )
-
-
-def _without_null_types(schema: pa.Schema) -> pa.Schema:
-    """Columns without a single value are text: Lance cannot hold the null type usefully."""
-    fields = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in plain_schema(schema)]
-    return pa.schema(fields)
+    Raises:
+        SourceError: there are fewer.
+    """
+    given = 0
+    for row in itertools.islice(rows, split.rows):
+        given += 1
+        yield row
+    if split.rows is not None and given < split.rows:
+        raise SourceError(
+            f"{location.uri} became shorter while it was read: it ends before row {split.start + split.rows}; run again"
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -16,10 +17,11 @@ from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.sources.base import Looks, Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
 from lance_align.jobs.sources.content import kind_of
+from lance_align.jobs.sources.delimited import open_csv
 from lance_align.jobs.sources.folder import FolderSource, is_one_of, left_over, open_folder, told_apart, with_labels
+from lance_align.jobs.sources.jsonlines import open_jsonl
 from lance_align.jobs.sources.lance_table import open_lance
 from lance_align.jobs.sources.listing import list_files
-from lance_align.jobs.sources.lists import open_csv, open_jsonl
 from lance_align.jobs.sources.location import Location, first_line, locate
 from lance_align.jobs.sources.metadata import is_metadata, open_metadata
 from lance_align.jobs.sources.webdataset import open_webdataset
@@ -35,9 +37,12 @@ _SUFFIXES: dict[str, Format] = {
     ".feather": "arrow",
     ".csv": "csv",
     ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
     ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
     ".tar": "webdataset",
     ".tar.gz": "webdataset",
     ".tgz": "webdataset",
@@ -45,7 +50,7 @@ _SUFFIXES: dict[str, Format] = {
     ".tar.xz": "webdataset",
     ".tar.zst": "webdataset",
 }
-_SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .jsonl, .tar or .lance"
+_SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .tsv, .jsonl, .tar or .lance"
 
 
 def open_source(
@@ -55,6 +60,8 @@ def open_source(
     allow_outside: bool = False,
     fetching: FetchPolicy = NO_URLS,
     as_text: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    delimiter: str | None = None,
     looks: Looks = "images",
     labels_from_folders: bool = False,
 ) -> Source:
@@ -65,14 +72,16 @@ def open_source(
         format: None to recognise it by suffix and content.
         allow_outside: let image paths in the rows lead out of the source's own folder.
         fetching: the hosts that URLs in the rows may name.
-        as_text: columns of a CSV file to keep as text.
+        as_text: columns of CSV or JSON Lines to keep as text, because they play a role.
+        drop: columns of files or tables of rows that are not looked at; those of folders and tar shards are fixed.
+        delimiter: what separates the cells of CSV files; None to recognise it in the header line.
         looks: which files of a folder or tar shard are the rows' pictures.
         labels_from_folders: make the folder of each picture a column ``label``; for a folder of pictures only.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
-    source = _opened(uri, format, allow_outside, tuple(as_text), looks)
+    source = _opened(uri, format, allow_outside, tuple(as_text), tuple(drop), delimiter, looks)
     if labels_from_folders:
         if not isinstance(source, FolderSource):
             raise SourceError(f"{source.location.uri} is no folder of {looks}, so its rows have no folders as labels")
@@ -86,10 +95,15 @@ def _opened(
     format: Format | None,  # noqa: A002
     allow_outside: bool,
     as_text: tuple[str, ...],
+    drop: tuple[str, ...],
+    delimiter: str | None,
     looks: Looks,
 ) -> Source:
     if format is not None and format not in get_args(Format):
         raise SourceError(f"unknown format {format!r}; expected one of {', '.join(get_args(Format))}")
+    opener = functools.partial(
+        _open, allow_outside=allow_outside, as_text=as_text, drop=drop, delimiter=delimiter, looks=looks
+    )
     location = locate(uri)
     info = location.info()
     if info.type == pafs.FileType.NotFound:
@@ -100,28 +114,27 @@ def _opened(
             raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
         folder, files = (location.parent() if kind == "images" else location), [location.path]
     elif format == "lance" or (format is None and _is_lance(location)):
-        return open_lance(location, allow_outside=allow_outside)
+        return open_lance(location, allow_outside=allow_outside, drop=drop)
     else:
-        return _opened_folder(location, format, allow_outside, as_text, looks)
-    return _open(kind, folder, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
+        return _opened_folder(location, format, looks, opener)
+    return opener(kind, folder, files)
 
 
 def _opened_folder(
     location: Location,
     format: Format | None,  # noqa: A002
-    allow_outside: bool,
-    as_text: tuple[str, ...],
     looks: Looks,
+    opener: Callable[[Format, Location, list[str]], Source],
 ) -> Source:
     listing = list_files(location)
     kind = format or _format_of_folder(location, listing.files, looks)
     if kind == "images":
-        source: Source = open_folder(location, listing.files, allow_outside=allow_outside, looks=looks)
+        source = opener(kind, location, list(listing.files))
     else:
         files = [path for path in listing.files if _format_by_name(path, looks) == kind]
         if not files:
             raise SourceError(f"{location.uri} holds no {kind} files ({len(listing.files)} of other kinds)")
-        source = _open(kind, location, files, allow_outside=allow_outside, as_text=as_text, looks=looks)
+        source = opener(kind, location, files)
         others = set(listing.files).difference(files)
         if any(map(is_metadata, files)):
             pictures = {path for path in others if is_one_of(looks, path)}
@@ -138,18 +151,24 @@ def _open(
     *,
     allow_outside: bool,
     as_text: tuple[str, ...],
+    drop: tuple[str, ...],
+    delimiter: str | None,
     looks: Looks,
 ) -> Source:
+    if delimiter is not None and kind != "csv":
+        raise SourceError(f"a delimiter was named, but {location.uri} is {kind}; only CSV has one")
     if kind == "images":
         return open_folder(location, files, allow_outside=allow_outside, looks=looks)
     if kind == "parquet":
-        return open_parquet(location, files, allow_outside=allow_outside)
+        return open_parquet(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "arrow":
-        return open_arrow(location, files, allow_outside=allow_outside)
+        return open_arrow(location, files, allow_outside=allow_outside, drop=drop)
     if kind == "csv":
-        return open_csv(location, files, allow_outside=allow_outside, as_text=as_text)
+        return open_csv(
+            location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, delimiter=delimiter, looks=looks
+        )
     if kind == "jsonl":
-        return open_jsonl(location, files, allow_outside=allow_outside)
+        return open_jsonl(location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, looks=looks)
     return open_webdataset(location, files, allow_outside=allow_outside)
 
 
@@ -184,7 +203,7 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
     if by_name is not None:
         return by_name
     try:
-        with location.filesystem.open_input_stream(location.path, compression=None) as stream:
+        with location.filesystem.open_input_stream(location.path, compression="detect") as stream:
             head = stream.read(512)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{location.uri} cannot be read: {first_line(error)}") from error
@@ -196,6 +215,10 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
         return "webdataset"
     if kind_of(head) == looks:
         return "images"
+    if (
+        head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
+    ):  # data sets in JSON Lines are often called .json
+        return "jsonl"
     raise SourceError(f"the format of {location.uri} is not known by its name or content; say it with --format")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lance_align import faults
 from lance_align.encoders.base import Embeddings, Vectors
+from lance_align.encoders.devices import is_device_lost
+from lance_align.encoders.memory import free_memory, is_out_of_memory
 from lance_align.errors import JobError, LanceAlignError, RowError
 from lance_align.jobs import watchdog
 
@@ -28,7 +28,8 @@ class Batches:
     """Cuts rows into batches for one model in one process, and remembers how many fit.
 
     A batch that fails is halved and tried again, down to one row. A row that fails alone gets the error as its reason.
-    Memory that ran out halves all later batches too: what did not fit once will not fit the next time.
+    Memory that ran out halves all later batches too: what did not fit once will not fit the next time. A device that is
+    lost ends a worker process, which Ray replaces; without one it ends the job.
 
     Args:
         max_rows: most rows at once, before anything did not fit.
@@ -72,7 +73,8 @@ class Batches:
             model: called with such parts.
 
         Raises:
-            JobError: every row of several failed, or a row failed that succeeded before: it is not the rows' fault.
+            JobError: every row of several failed, or a row failed that succeeded before, or the device is lost: it is
+                not the rows' fault.
             LanceAlignError: the model itself raised one, other than a `RowError`.
         """
         reasons: list[str | None] = [None] * len(rows)
@@ -100,7 +102,7 @@ class Batches:
         return reasons
 
     def _remember(self, error: Exception, size: int) -> None:
-        if _is_memory(error):
+        if is_out_of_memory(error):
             self.halved += 1
             self._max_rows = (size + 1) // 2
 
@@ -119,8 +121,10 @@ def _attempt(rows: Rows, model: Callable[[Any], Outcome]) -> Outcome | Exception
             raise
         except Exception as raised:  # noqa: BLE001  torch raises almost anything; which rows it concerns is found out
             error = raised.with_traceback(None)  # the frames hold the tensors that did not fit
-        if _is_memory(error):
-            _free_memory()
+        if is_out_of_memory(error):
+            free_memory()
+        elif is_device_lost(error):
+            _leave(error)
     assert error is not None
     return error
 
@@ -138,21 +142,14 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RowError):
         return str(error)
     text = (str(error).strip().splitlines() or ["no message"])[0]
-    return str(RowError("memory" if _is_memory(error) else "encode", f"{type(error).__name__}: {text}"))
+    return str(RowError("memory" if is_out_of_memory(error) else "encode", f"{type(error).__name__}: {text}"))
 
 
-def _is_memory(error: Exception) -> bool:
-    """Python's own error, or torch's words: "CUDA out of memory", "DefaultCPUAllocator: can't allocate memory"."""
-    text = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "cannot allocate memory")
-    return isinstance(error, MemoryError) or any(word in text for word in words)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _leave(error: Exception) -> NoReturn:
+    """End a worker whose device answers with errors from now on: another process can do its work, this one cannot."""
+    lost = f"the device of this process is lost: {_reason(error)}"
+    watchdog.give_up(lost)
+    raise JobError(f"{lost}; run the same command again to go on") from None
 
 
 def _bytes(rows: Rows) -> bytes:

@@ -56,8 +56,12 @@ class Target:
 
 
 def worker_encoder(spec: ModelSpec, shape: Shape) -> Encoder:
-    """The encoder of a pool actor; its towers are loaded with the first block, and take the threads from here."""
-    encoder = load_encoder(spec, device=shape.device, engine=shape.engine, precision=shape.precision)
+    """The encoder of a pool actor; its towers are loaded with the first block, and take the threads from here.
+
+    Raises:
+        ArgumentError: also where a GPU is planned that torch cannot use: nothing falls back without a word.
+    """
+    encoder = load_encoder(spec, device=shape.worker_device, engine=shape.engine, precision=shape.precision)
     if "torch" in sys.modules:  # the fake does without
         sys.modules["torch"].set_num_threads(shape.threads)
     return encoder
@@ -86,7 +90,7 @@ class BlockWriter:
     def write(self, block: pa.Table) -> Receipt:
         """Embed a block and write its fragments."""
         started = time.perf_counter()
-        halved = self.batches.halved
+        halved = self.batches.halved + self.encoder.halved
         rows, errors = embed_block(block, self.encoder, self.target, self.batches)
         encoded = time.perf_counter()
         watchdog.beat()
@@ -94,7 +98,8 @@ class BlockWriter:
         faults.reach("after_fragment", rows=rows.num_rows)
         return Receipt(
             fragments=tuple(fragments),
-            halved=self.batches.halved - halved,
+            halved=self.batches.halved + self.encoder.halved - halved,
+            choices=dict(self.encoder.choices),
             rows=rows.num_rows,
             hashes=packed(id_hashes(list(map(str, block.column(ID).to_pylist())))),
             replacing=tuple(map(str, block.column(ID).filter(block.column(REPLACES)).to_pylist())),
