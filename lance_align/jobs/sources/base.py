@@ -100,12 +100,13 @@ class Source(ABC):
         file = self.location.at(split.path)
         values = self._partition(split.path)
         for table in self.tables(split, schema.names):
-            left_out = left_out_of(table)
             found = table.select([name for name in schema.names if name in table.column_names])
-            parts = (conformed(with_valid_text(part), schema, uri=file.uri, values=values) for part in bounded(found))
-            if left_out:
-                yield with_left_out(next(parts, schema.empty_table()), left_out)
-            yield from parts
+            left_out = left_out_of(table)
+            if left_out and not table.num_rows:
+                yield with_left_out(schema.empty_table(), left_out)
+            for part in bounded(found):
+                yield with_left_out(conformed(with_valid_text(part), schema, uri=file.uri, values=values), left_out)
+                left_out = {}
 
     @property
     def partitions(self) -> frozenset[str]:

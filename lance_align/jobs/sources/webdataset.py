@@ -10,7 +10,7 @@ import dataclasses
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -38,6 +38,10 @@ MAX_APART_BYTES = 2**29  # of samples that wait for members of theirs further on
 # What is left out of the rows, in the words of the report.
 FURTHER = "further pictures of a sample (kept as members)"
 NO_SUFFIX = "members of a tar without a suffix"
+
+
+# A sample's key, and how many samples of the key stand before it: those that have the same members are duplicates.
+_Which: TypeAlias = tuple[str, int]
 
 
 @dataclasses.dataclass(slots=True)
@@ -116,22 +120,25 @@ def open_webdataset(location: Location, files: list[str], *, allow_outside: bool
 def _samples(shard: Location, left: Counter[str]) -> Iterator[_Sample]:
     """The samples of a shard as they are complete; what is no part of one is counted."""
     missing = _sizes_of_samples(shard, left)
-    waiting: dict[str, _Sample] = {}
+    waiting: dict[_Which, _Sample] = {}
+    names: Counter[str] = Counter()
     size = 0
     with tars.opened(shard, skims=False) as members:
         for member, archive in members:
             key, suffix = _key_and_suffix(member)
             if not member.isfile() or not suffix:
                 continue
-            if not missing[key]:
+            which = (key, names[member.name])
+            names[member.name] += 1
+            if not missing[which]:
                 raise SourceError(f"{shard.uri} changed while it was read; wait until it is complete")
-            sample = waiting.setdefault(key, _Sample(key))
+            sample = waiting.setdefault(which, _Sample(key))
             sample.add(suffix, tars.content(archive, member))
             size += member.size
-            missing[key] -= 1
-            if missing[key] == 0:
+            missing[which] -= 1
+            if missing[which] == 0:
                 size -= sample.size
-                yield waiting.pop(key)
+                yield waiting.pop(which)
             elif size > MAX_APART_BYTES:
                 raise SourceError(
                     f"the members of samples such as {key!r} lie so far apart in {shard.uri} that over "
@@ -141,33 +148,41 @@ def _samples(shard: Location, left: Counter[str]) -> Iterator[_Sample]:
         raise SourceError(f"{shard.uri} changed while it was read; wait until it is complete")
 
 
-def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[str]:
+def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[_Which]:
     """How many members each sample has; the shard is read to its end, and refused where rows could be lost in it."""
-    counts: Counter[str] = Counter()
-    names: set[str] = set()
+    sizes: Counter[_Which] = Counter()
+    names: Counter[str] = Counter()
     with tars.opened(shard, skims=True) as members:
         for member, _ in members:
             beat()
             key, suffix = _key_and_suffix(member)
             if member.isfile() and not suffix:
                 left[NO_SUFFIX] += not member.name.rpartition("/")[2].startswith(".")
-            if not suffix or not (member.isfile() or member.islnk() or member.issym()):
-                continue
-            if not member.isfile():
-                raise SourceError(
-                    f"{shard.uri} holds {_text(member.name)!r} as a link, without its content; pack it again with "
-                    "tar --dereference --hard-dereference"
-                )
-            if member.size > MAX_MEMBER_BYTES:
-                raise SourceError(
-                    f"{shard.uri} holds {_text(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
-                )
-            if member.name in names or len(names) >= MAX_MEMBERS:
-                problem = "twice" if member.name in names else f"and {MAX_MEMBERS} members before it"
-                raise SourceError(f"{shard.uri} holds {_text(member.name)!r} {problem}; pack it again")
-            names.add(member.name)
-            counts[key] += 1
-    return counts
+            if suffix and (member.isfile() or member.islnk() or member.issym()):
+                _check(shard, member)
+                sizes[key, names[member.name]] += 1
+                names[member.name] += 1
+                if len(names) > MAX_MEMBERS:
+                    raise SourceError(f"{shard.uri} holds over {MAX_MEMBERS} members; pack it as several shards")
+    for (key, time), size in sizes.items():
+        if size != sizes[key, 0]:
+            raise SourceError(
+                f"{shard.uri} holds some members of {key!r} {time + 1} times and others not, so it is not clear which "
+                "belong together; pack it again"
+            )
+    return sizes
+
+
+def _check(shard: Location, member: tarfile.TarInfo) -> None:
+    if not member.isfile():
+        raise SourceError(
+            f"{shard.uri} holds {_text(member.name)!r} as a link, without its content; pack it again with "
+            "tar --dereference --hard-dereference"
+        )
+    if member.size > MAX_MEMBER_BYTES:
+        raise SourceError(
+            f"{shard.uri} holds {_text(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
+        )
 
 
 def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
