@@ -41,7 +41,7 @@ _MAGICS: Mapping[str, bytes] = {
     "GIF": rb"GIF8[79]a",
     "WEBP": rb"RIFF....WEBP",
     "BMP": rb"BM.{4}.{4}.{4}[\x0c-\x7c]\0\0\0",
-    "AVIF": rb"....ftyp(?:avif|avis)",
+    "AVIF": rb"....ftyp(?:avi[fs]|m[is][fs]1.{4}(?:.{4}){0,12}?avi[fs])",
     "HEIF": rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)",
     "TIFF": rb"II[*+]\0|MM\0[*+]",
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",

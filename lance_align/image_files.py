@@ -120,11 +120,11 @@ def _decoded(
     if image_format == "HEIF":
         return Loaded(_heif(pil, data, limits), 1)
     with _opened(pil, data, image_format, limits) as image:
-        width, height = image.size
-        _check_pixels(width, height, limits)
+        size = image.size
+        _check_pixels(size, limits)
         drafted = image.draft(None, (scaled_to, scaled_to)) if scaled_to else None  # None for all but JPEG
         image.load()
-        return Loaded(image, 1, drafted[1] if drafted and image.size != (width, height) else None)
+        return Loaded(image, 1, drafted[1] if drafted and image.size != size else None)
 
 
 @contextmanager
@@ -156,18 +156,19 @@ def _heif(pil: Any, data: bytes, limits: DecodeLimits) -> Image:
     except ImportError:
         raise RowError("format", f"HEIF: {MissingExtraError('pillow_heif', 'heif')}") from None
     file = pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
-    _check_pixels(*file.size, limits)
+    _check_pixels(file.size, limits)
     image = file[file.primary_index]
     try:
         pixels = image.data
     except OSError as error:
         raise (MemoryError if "memory" in str(error).lower() else error) from None
-    _check_pixels(*image.size, limits)  # decoding may say another size
+    _check_pixels(image.size, limits)  # decoding may say another size
     decoded: Image = pil.Image.frombuffer(image.mode, image.size, pixels, "raw", image.mode, image.stride)
     return decoded
 
 
-def _check_pixels(width: int, height: int, limits: DecodeLimits) -> None:
+def _check_pixels(size: tuple[int, int], limits: DecodeLimits) -> None:
+    width, height = size
     if width * height > limits.max_pixels:
         raise RowError("too_large", f"{width}x{height} pixels, the limit is {limits.max_pixels} in all")
 

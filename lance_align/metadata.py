@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 ORIENTATION = 0x0112  # of EXIF and TIFF; 1 to 8, of which 5 to 8 exchange width and height
 MAX_TEXT_BYTES = 2**20
+MAX_EXIFS = 4  # of a JPEG, of which one may be broken
 
 _EXIF_HEADS = re.compile(rb"^(?:Exif\0[\0\xff])+")
 _XMP = re.compile(rb"tiff:Orientation(?:=\"|>)\s*([1-8])")
@@ -87,7 +88,9 @@ def _jpeg(data: bytes) -> Bare:
 
     JFIF's and Adobe's markers decide how colours are coded, where they are as long as libjpeg asks.
     """
-    kept, exif, xmp = [data[:2]], b"", b""
+    kept: list[bytes | memoryview] = [data[:2]]
+    exifs: list[bytes] = []
+    xmp = b""
     view, at = memoryview(data), 2
     while data[at] == 0xFF:
         marker = data[at + 1]
@@ -100,8 +103,8 @@ def _jpeg(data: bytes) -> Bare:
         if end < at + 4 or end > len(data):
             break
         body = data[at + 4 : min(end, at + 4 + 32)]
-        if marker == 0xE1 and body.startswith(b"Exif\0"):
-            exif += data[at + 10 : end]
+        if marker == 0xE1 and body.startswith(b"Exif\0") and len(exifs) < MAX_EXIFS:
+            exifs.append(data[at + 4 : end])
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = data[at + 4 : end]
         if (
@@ -111,7 +114,9 @@ def _jpeg(data: bytes) -> Bare:
         ):
             kept.append(view[at:end])
         at = end
-    return Bare(b"".join([*kept, view[at:]]), (_of_exif(exif) if exif else None) or _of_xmp(xmp) or 1)
+    found = next(filter(None, map(_of_exif, exifs)), None) or _of_xmp(xmp)
+    is_read = data[at : at + 2] == b"\xff\xda"  # else there is junk, behind which Pillow goes on
+    return Bare(b"".join([*kept, view[at:]]), found or (1 if is_read else None))
 
 
 _PNG_TRANSPARENCY = {0: 2, 2: 6, 3: 1}  # the least bytes of tRNS for a type of colour
@@ -119,7 +124,8 @@ _PNG_TRANSPARENCY = {0: 2, 2: 6, 3: 1}  # the least bytes of tRNS for a type of 
 
 def _png(data: bytes) -> Bare:
     """Critical chunks and transparency alone; an animation's first picture is the one that they show."""
-    kept, exif, raw, xmp = [data[:8]], b"", b"", b""
+    kept: list[bytes | memoryview] = [data[:8]]
+    exif = raw = xmp = b""
     view, at = memoryview(data), 8
     colour = data[25]
     while at + 8 <= len(data):
@@ -139,9 +145,9 @@ def _png(data: bytes) -> Bare:
             exif = data[at + 8 : end - 4]
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword = data[at + 8 : at + 8 + 80].partition(b"\0")[0]
-            if keyword in (b"Raw profile type exif", b"Raw profile type APP1"):
+            if keyword in (b"Raw profile type exif", b"Raw profile type APP1") and not raw:
                 raw = _text(kind, data[at + 9 + len(keyword) : end - 4])
-            elif keyword == b"XML:com.adobe.xmp":
+            elif keyword == b"XML:com.adobe.xmp" and not xmp:
                 xmp = _text(kind, data[at + 9 + len(keyword) : end - 4])
         at = end
         if kind == b"IEND":
@@ -178,7 +184,8 @@ _WEBP_PICTURE = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 
 
 def _webp(data: bytes) -> Bare:
-    kept, exif, xmp = [], b"", b""
+    kept: list[bytes | memoryview] = []
+    exif = xmp = b""
     view, at, size = memoryview(data), 12, 4
     while at + 8 <= len(data):
         kind, (length,) = data[at : at + 4], struct.unpack_from("<I", data, at + 4)
@@ -218,7 +225,7 @@ class _Directory(NamedTuple):
         order: of bytes, as `struct` says it.
         is_big: BigTIFF, with 64 bits for offsets.
         start: where the directory stands.
-        count: how many entries it claims.
+        claimed: how many entries it says it has.
         entries: those that are there, as bytes.
     """
 
@@ -226,7 +233,7 @@ class _Directory(NamedTuple):
     order: str
     is_big: bool
     start: int
-    count: int
+    claimed: int
     entries: list[bytes]
 
     @classmethod
@@ -274,7 +281,7 @@ class _Directory(NamedTuple):
 def _tiff(data: bytes) -> Bare:
     """The first directory without other tags, and without a next one; written over the old one, where it fits."""
     directory = _Directory.read(data)
-    if len(directory.entries) < directory.count:
+    if len(directory.entries) < directory.claimed:
         return Bare(data, None)
     kept = [entry for entry in directory.entries if directory.tag(entry) in _TIFF_PICTURE]
     count = struct.pack(directory.order + ("Q" if directory.is_big else "H"), len(kept))
@@ -286,7 +293,7 @@ def _tiff(data: bytes) -> Bare:
 def _gif(data: bytes) -> Bare:
     """Without extensions before the first picture, but for the one that names its transparent colour."""
     at = 13 + (3 * 2 ** ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
-    kept = [data[:at]]
+    kept: list[bytes | memoryview] = [data[:at]]
     while data[at] == 0x21:
         end = at + 2
         while data[end]:

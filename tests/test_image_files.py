@@ -8,6 +8,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lance_align import embed
 from lance_align.errors import ArgumentError, RowError
 from lance_align.images import DecodeLimits, decode, decode_rgba, pixels_and_thumbnail, read_pixels
 from lance_align.sandbox import Decoder
@@ -230,6 +232,12 @@ def test_formats_are_named_as_people_name_them() -> None:
     for wrong in (("JPEGG",), ("JPEG", ""), (), ("EPS",), ("JPEG;PNG",)):
         with pytest.raises(ArgumentError, match=r"^image_formats.*; expected some of JPEG, PNG, .*TIFF.*$"):
             DecodeLimits(formats=wrong)
+
+
+def test_an_unknown_format_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="image_formats='JPEGG' is not known; expected some of JPEG, PNG"):
+        embed(tmp_path / "nothing is here", db=tmp_path / "db", table="t", image_formats=["PNG", "JPEGG"])
+    assert not (tmp_path / "db").exists()
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "TIFF", "ICO", "JPEG2000", "PPM", "DDS"])

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 from pathlib import Path
+from urllib.parse import quote
 
+import lancedb
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lance_align.errors import RowError, SourceError
+import lance_align
+from lance_align import embed
+from lance_align.encoders import resolve_spec
+from lance_align.encoders.permissions import is_allowed
+from lance_align.errors import ModelError, RowError, SourceError
 from lance_align.jobs.sources import open_source
 from lance_align.jobs.sources.location import Location, References, locate
+from tests.corpus import png, stored
 
 
 @pytest.fixture
@@ -99,8 +112,133 @@ def test_large_files_are_refused_unread(root: Path) -> None:
         read(root, "large.png")
 
 
-def test_a_file_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
-    (tmp_path / "good.png").write_bytes(b"x")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad \xff.png")).write_bytes(b"x")
-    with pytest.raises(SourceError, match=r"bad \\xff\.png is not UTF-8, so no row can be called by it; rename it"):
-        open_source(tmp_path)
+def test_a_file_is_read_to_its_limit_whatever_size_it_announces(root: Path) -> None:
+    announced = Path("/proc/self/maps")
+    if not announced.exists():
+        pytest.skip("there is no /proc")
+    assert announced.stat().st_size == 0
+    with pytest.raises(RowError, match=r"^too_large: over 100 bytes"):
+        read(root, str(announced), allow_outside=True)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "file:///x%00y.png",
+        "circle.png",
+        "circle.png/x",
+        "~nosuchuser/x.png",
+        "a\ud800b.png",
+        "file://\udcff",
+        "mailto:x",
+        "data:",
+        "data:image/png;base64,!!!!",
+        "data:image/png",
+        "://",
+        "\x00",
+        "//",
+        "file://host/x",
+        "s3://",
+        "C:\\x",
+    ],
+)
+@pytest.mark.parametrize("allow_outside", [False, True])
+def test_whatever_a_reference_is_it_is_a_reason(reference: str, allow_outside: bool, root: Path) -> None:
+    (root / "circle.png").symlink_to("circle.png")
+    references = References(locate(root), allow_outside)
+    references.is_remote(reference)
+    references.is_outside(reference)
+    with pytest.raises(RowError):
+        references.read(reference, max_bytes=100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(reference=st.text() | st.text("/.%:~\0ab\\").map("file://{}".format), allow_outside=st.booleans())
+def test_any_text_is_a_file_or_a_reason(
+    reference: str, allow_outside: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    references = References(locate(tmp_path_factory.getbasetemp()), allow_outside)
+    with contextlib.suppress(RowError):
+        references.read(reference, max_bytes=100)
+
+
+PICTURE = png(1, side_px=40)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "data:image/png;base64," + base64.b64encode(PICTURE).decode(),
+        "DATA:;charset=x;BASE64," + base64.b64encode(PICTURE).decode().rstrip("="),
+        "data:image/png;base64," + quote(base64.b64encode(PICTURE).decode()),
+        "data:image/png," + quote(PICTURE),
+        base64.b64encode(PICTURE).decode(),
+        base64.urlsafe_b64encode(PICTURE).decode(),
+        base64.encodebytes(PICTURE).decode(),
+    ],
+)
+def test_a_picture_in_a_cell_is_decoded_and_never_waited_for(cell: str, root: Path) -> None:
+    store = Location(pafs.SubTreeFileSystem("/", pafs.LocalFileSystem()), "x", "mock://")
+    for references in (References(locate(root)), References(store, allow_outside=True)):
+        assert not references.is_remote(cell)
+        assert references.read(cell, max_bytes=10**6) == (None, PICTURE)
+        with pytest.raises(RowError, match=r"^too_large"):
+            references.read(cell, max_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    "path", ["9j/4AAQSkZJRgABAQAAAQABAAD/x", "iVBORw0KGgo/" * 20 + "a.png", "x" * 100, "deep/" * 30]
+)
+def test_a_path_is_not_taken_for_base64(path: str, root: Path) -> None:
+    with pytest.raises(RowError, match=r"^missing"):
+        read(root, path)
+
+
+@pytest.mark.parametrize("uri", ["~nosuchuser/x", "a\0b", "bad \udcff", "file:///a%00b", "file:///%ff"])
+def test_a_source_that_is_no_path_is_one_line(uri: str) -> None:
+    with pytest.raises(SourceError, match=r"is not a path|cannot be opened|does not exist|cannot be reached"):
+        open_source(uri)
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "a\0b", "owner/na\0me", "bad \udcff"])
+def test_a_model_that_is_no_path_is_one_line(name: str) -> None:
+    assert not is_allowed(name)
+    with pytest.raises(ModelError):
+        resolve_spec(name)
+
+
+def test_a_circle_of_links_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    assert not is_allowed(str(tmp_path / "a"))
+    with pytest.raises(ModelError):
+        resolve_spec(str(tmp_path / "a"))
+
+
+def test_one_path_costs_one_row(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(PICTURE)
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    inline = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+    cells = ["good.png", "circle.png", "file:///x%00y.png", inline, "~nosuchuser/x.png"]
+    pq.write_table(pa.table({"id": [*"01234"], "image": cells}), tmp_path / "list.parquet")
+    report = embed(
+        tmp_path / "list.parquet",
+        db=tmp_path,
+        table="t",
+        model="fake",
+        keep="uri",
+        progress=False,
+        index="none",
+        executor="local",
+    )
+    assert (report.embedded, report.failed, dict(report.reasons)) == (2, 3, {"missing": 3})
+    uris = [row["uri"] for row in stored(tmp_path, "t")]
+    assert (uris[0], uris[3]) == (str(tmp_path / "good.png"), None)
+    assert backfilled_rows(tmp_path) == 5
+
+
+def backfilled_rows(db: Path) -> int:
+    """Rows of a table of paths that a backfill has looked at; none of them ends it."""
+    table = lancedb.connect(db).open_table("t")
+    lance_align.attach(table, image="image", vector="more", model="fake")
+    report = lance_align.backfill(db=db, table="t", vector="more", progress=False, executor="local")
+    return report.embedded + report.failed

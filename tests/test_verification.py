@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -526,7 +527,7 @@ def test_rows_of_an_input_with_fewer_columns_have_their_hash_too(many: TableLoca
     assert lance_align.verify(opened(many)).findings == ()
 
 
-SEARCH_FAILS = {
+SEARCH_FAILS: dict[str, tuple[Callable[[Any], object], str]] = {
     "dropped": (lambda table: table.drop_columns(["vector"]), "searches of it and table.add fail"),
     "renamed": (lambda table: table.alter_columns({"path": "vector", "rename": "emb"}), "is it 'emb' now"),
     "source renamed": (lambda table: table.alter_columns({"path": "image", "rename": "shot"}), "'image' is not there"),
@@ -604,7 +605,13 @@ def test_rows_of_the_job_have_the_hash_of_their_content(tmp_path: Path, layout: 
     )
     pq.write_table(source, tmp_path / "in.parquet")
     options = LAYOUTS[layout]
-    where = {"db": tmp_path / "db", "table": "made", "model": "fake", "executor": "local", "progress": False}
+    where: dict[str, Any] = {
+        "db": tmp_path / "db",
+        "table": "made",
+        "model": "fake",
+        "executor": "local",
+        "progress": False,
+    }
     lance_align.embed(tmp_path / "in.parquet", **where, **options)
     table = opened(table_location(tmp_path / "db", "made"))
     found = lance_align.verify(table)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lance_align.encoders import conversions
 from lance_align.errors import ModelError
+from lance_align.paths import expanded
 
 # Exact names: no code, no pickles, no other framework's weights.
 CHECKPOINT_FILES = (
@@ -56,16 +57,14 @@ def find(
         the directory, the name that finds it again, and the commit of a hub model.
 
     Raises:
-        ModelError: neither; a revision of a directory; or as `download`.
+        ModelError: neither; no path at all; a revision of a directory; or as `download`.
     """
     name = str(model)
-    try:
-        directory = Path(name).expanduser() if name else None
-    except RuntimeError:  # ~ of a user that there is not
-        directory = None
-    if directory is not None and directory.is_dir():
+    path = expanded(name, ModelError)
+    if name and path.is_dir():
         refuse_revision(name, revision)
-        return directory.resolve(), str(directory.resolve()), None
+        directory = path.resolve()
+        return directory, str(directory), None
     if not is_hub_id(name):
         seen = f"not a known name ({known}), not" if known else "not"
         raise ModelError(

@@ -56,6 +56,9 @@ def is_allowed(name: str, revision: str | None = None) -> bool:
 
 def _spellings(name: str) -> set[str]:
     """A relative name is a hub id as well as a path below the working directory; an absolute one is a path only."""
-    path = Path(name).expanduser()
-    resolved = str(path.resolve())
+    try:
+        path = Path(name).expanduser()
+        resolved = str(path.resolve())
+    except (OSError, ValueError, RuntimeError):  # ~name of nobody here, NUL, a circle of links: no path of this machine
+        return {name}
     return {resolved} if path.is_absolute() else {name, resolved}

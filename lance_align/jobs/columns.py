@@ -136,6 +136,8 @@ def _check_roles(
             raise SourceError(f"text column {text!r} is {schema.field(text).type}; expected strings")
     if id is not None and not is_id_type(schema.field(id).type):
         raise SourceError(f"id column {id!r} is {schema.field(id).type}; expected {ID_TYPES}")
+    if id is not None and id == image and _is_image_data(schema.field(id).type):
+        raise SourceError(f"id column {id!r} is {schema.field(id).type}, the {looks} themselves; expected their names")
     if id != ID and ID in schema.names and id is not None:
         raise SourceError(
             f"{uri} has a column {ID!r} besides the id column {id!r}, and the table needs that name; drop it with "

@@ -81,7 +81,6 @@ def command_line(*, report_json: Path | None = None, debug: bool = False, go_on:
         SystemExit: with the status, where it is not 0.
     """
     try:
-        check_writable("report", report_json)
         with stopping():
             check_writable("report", report_json)
             yield

@@ -56,6 +56,7 @@ def embed(
     thumbnail_px: int = 256,
     format: Format | None = None,  # noqa: A002
     delimiter: str | None = None,
+    labels_from_folders: bool = False,
     allow_outside: bool = False,
     fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
     image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
@@ -103,6 +104,7 @@ def embed(
         thumbnail_px: longest side of a thumbnail.
         format: what the source is, where its name does not tell.
         delimiter: what separates the cells of CSV files (, ; | or tab); by default recognised in the header line.
+        labels_from_folders: make the folder that each picture of a folder lies in a column label.
         allow_outside: let image paths in the rows lead out of the source's folder.
         fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
             that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
@@ -202,6 +204,7 @@ def embed(
         drop=[column for column in drop if column not in (image, text, id)],  # read for their role, and left behind
         delimiter=delimiter,
         looks="images" if spec.image.frames is None else "videos",
+        labels_from_folders=labels_from_folders,
     )
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
     if columns.image is not None:

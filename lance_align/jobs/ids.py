@@ -49,7 +49,8 @@ def text_ids(column: pa.ChunkedArray[Any], name: str) -> pa.ChunkedArray[Any]:
     for matches, texts in _ID_TEXTS:
         if matches(kind):
             return texts(plain)
-    return pc.cast(plain, pa.string())
+    text: pa.ChunkedArray[Any] = pc.cast(plain, pa.string())
+    return text
 
 
 ID_TYPES = "text, whole numbers, decimals, UUIDs, bytes, dates or times"

@@ -37,6 +37,12 @@ class Policy:
 
     def objection(self, report: JobReport) -> str | None:
         """Why a run that came to its end counts as failed, in one line; None if it does not."""
+        if report.unread:
+            more = "" if len(report.unread) == 1 else f" (and {len(report.unread) - 1:,} more)"
+            return (
+                f"{report.unread[0]}{more}; what could be read is in the table, nothing was removed, and the same "
+                "command goes on once the file is mended"
+            )
         if report.rows_written and not report.embedded:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in report.reasons.items())
             return (

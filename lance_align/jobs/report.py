@@ -62,6 +62,8 @@ class JobReport:
         removed: how many of them were removed.
         doubled: rows of the table whose id another of its rows has, since before the run.
         lacking: rows of the table that earlier runs wrote without a vector or text, with the reason.
+        left_out: how many files and folders lie in the input and are no rows, by kind: a suffix, or words.
+        unread: why files of the input could not be read to their end, the first 1,000; their rows are not all in.
         plan: what was chosen for the cluster, by the names of the job's options.
         indexes: what was done about the index of each vector column; empty where nobody asked.
         work: what was done to rows; `embedded` counts the described ones where it is that.
@@ -93,6 +95,8 @@ class JobReport:
     gone: int | None = None
     gone_ids: Sequence[str] = ()
     removed: int = 0
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unread: Sequence[str] = ()
     doubled: int = 0
     lacking: int = 0
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -200,6 +204,11 @@ class JobReport:
             if rows and count > SHOWN:
                 lines.append(f"    and {count - SHOWN:,} more")
         lines += [f"    gone {short(text)}" for text in self.gone_ids[:SHOWN]]
+        if self.left_out:
+            kinds = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+            lines += [f"  left out          {sum(self.left_out.values()):>9,}"]
+            lines += [f"    {count:,} {short(kind) if not kind.isprintable() else kind}" for kind, count in kinds]
+        lines += [f"  unread: {reason}" for reason in self.unread[:SHOWN]]
         return lines
 
 

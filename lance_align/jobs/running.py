@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from lance_align.jobs.report import JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.jobs.sources import Source
+from lance_align.jobs.sources.listing import UNLISTABLE
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.spec import ModelSpec
@@ -129,6 +131,12 @@ class Job:
                 f"the input has no rows at all, so none of the {gone.rows:,} rows of the table was removed; is it the "
                 "right input? gone='list' only counts them"
             )
+        if UNLISTABLE in self.source.left_out:
+            raise JobError(
+                f"{self.source.left_out[UNLISTABLE]:,} folders of the input cannot be listed, so none of the "
+                f"{gone.rows:,} rows that it seems to lack was removed; gone='list' only counts them",
+                report,
+            )
         removed = registry.remove_gone()
         version = max(report.table_version, removed.version)
         commits = report.commits + (removed.rows > 0)
@@ -213,7 +221,8 @@ class _Run:
         tally, settled = self.registry.tally(), self.registry.settled()
         # Ids, each counted once: rows that came twice would make up for others that never came.
         if not tally.granted == settled == rounds.committed + rounds.dropped:
-            raise JobError(f"{tally.granted:,} rows were to be embedded, {settled:,} arrived; {GO_ON}")
+            unread = "".join(f"{reason}; " for _, reason in self.registry.notes("unread")[:1])
+            raise JobError(f"{unread}{tally.granted:,} rows were to be embedded, {settled:,} arrived; {GO_ON}")
         report = JobReport(
             source=job.source.location.uri,
             table_uri=job.target.uri,
@@ -230,6 +239,8 @@ class _Run:
             changed=tally.changed,
             duplicate_rows=job.places("duplicate", self.registry),
             changed_rows=job.places("changed", self.registry),
+            left_out=dict(Counter(job.source.left_out) + Counter(self.registry.left_out())),
+            unread=tuple(reason for _, reason in self.registry.notes("unread")),
             stage_s={"read": tally.read_s, **rounds.seconds},
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors, "write": shape.actors},
             commits=rounds.commits,

@@ -15,6 +15,7 @@ actor; 10^9 on paper ten times as much. Two rows with different ids share a hash
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -54,7 +55,7 @@ MAX_ID_CHARS = 1000
 Answers = NDArray[np.uint8]
 Positions = NDArray[np.int64]
 OnChanged = Literal["skip", "error", "update"]
-Noted = Literal["duplicate", "changed"]
+Noted = Literal["duplicate", "changed", "unread"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,9 @@ class Ledger:
         self._claims: dict[int, Tally] = {}
         self._called = Tally()  # rows that the roll call counted
         self._total = Tally()  # the other rows, and those that were looked at
+        self._notes: dict[Noted, dict[int, str]] = {"duplicate": {}, "changed": {}, "unread": {}}
+        self._left_out: dict[int, Mapping[str, int]] = {}
         self._doubled = 0
-        self._notes: dict[Noted, dict[int, str]] = {"duplicate": {}, "changed": {}}
 
     def hold(self, hashes: Hashes, *, contents: Hashes | None = None, hashed: Flags | None = None) -> None:
         """Tell ids of the table, before anything else; of equal ones the first counts.
@@ -280,7 +282,10 @@ class Ledger:
         return sum(int(_is_gone(states).sum()) for states in self._ids.all_states())
 
     def note(self, what: Noted, ids: Mapping[int, str]) -> None:
-        """Keep the positions and ids of rows for the report: the first `NOTES` in the input's order."""
+        """Keep the positions and ids of rows for the report: the first `NOTES` in the input's order.
+
+        Of splits that cannot be read, ``unread``: the position of the first row, and why.
+        """
         notes = self._notes[what]
         notes.update({position: text[:MAX_ID_CHARS] for position, text in ids.items()})
         if len(notes) > 2 * NOTES:
@@ -289,6 +294,18 @@ class Ledger:
     def notes(self, what: Noted) -> list[tuple[int, str]]:
         """Positions and ids of noted rows, at most `NOTES`, in the input's order."""
         return sorted(self._notes[what].items())[:NOTES]
+
+    def leave_out(self, first_position: int, counts: Mapping[str, int]) -> None:
+        """Tell what stands among rows of the source and is left out, by kind; told again it counts once.
+
+        Args:
+            first_position: of the rows; as in `enrol`.
+        """
+        self._left_out[first_position] = counts
+
+    def left_out(self) -> dict[str, int]:
+        """The sums of what was left out, by kind."""
+        return dict(sum(map(Counter, self._left_out.values()), Counter()))
 
     def tally(self) -> Tally:
         """The sums over all rows."""

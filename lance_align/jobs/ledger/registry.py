@@ -108,6 +108,15 @@ class IdRegistry(ABC):
         notes: list[tuple[int, str]] = self._ask("notes", what)
         return notes
 
+    def leave_out(self, first_position: int, counts: Mapping[str, int]) -> None:
+        """See `Ledger.leave_out`."""
+        self._ask("leave_out", first_position, counts)
+
+    def left_out(self) -> dict[str, int]:
+        """See `Ledger.left_out`."""
+        counts: dict[str, int] = self._ask("left_out")
+        return counts
+
     def learn(self, ids: pa.StringArray) -> pa.StringArray:
         """See `Ledger.learn`: ids in, those that are on their way out."""
         coming: Flags = self._ask("learn", _hashes(ids))

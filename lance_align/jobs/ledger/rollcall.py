@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lance_align.errors import SourceError
 from lance_align.jobs.columns import Columns
 from lance_align.jobs.executors.base import Executor
 from lance_align.jobs.ids import Flags, id_hashes, text_ids
 from lance_align.jobs.ledger.ledger import SPLIT_BITS
 from lance_align.jobs.ledger.registry import IdRegistry
 from lance_align.jobs.sources import Source, Split
+from lance_align.jobs.sources.base import left_out_of
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.reading import read_split
 from lance_align.jobs.watchdog import beat
@@ -80,7 +82,7 @@ class Enrol:
         self.registry.tally()  # answers when it has read the table's ids
         for stretch in stretches:
             started = time.perf_counter()
-            for position, ids in _by_split(self._ids(stretch.split), stretch):
+            for position, ids in _by_split(self._ids(stretch), stretch):
                 self._tell(position, ids, time.perf_counter() - started)
                 beat()
                 started = time.perf_counter()
@@ -98,18 +100,23 @@ class Enrol:
             if self.missing > self.most:
                 raise TooManyRows
 
-    def _ids(self, split: Split) -> Iterator[pa.ChunkedArray[Any]]:
-        """The ids that rows bring, null where they bring none; all of them where every row is enrolled."""
-        name = self.reader.columns.id
-        if self.registry.enrols_all:
-            for table in read_split(self.reader.source, split):
+    def _ids(self, stretch: Stretch) -> Iterator[pa.ChunkedArray[Any]]:
+        """The ids that rows bring, null where they bring none; all of them where every row is enrolled.
+
+        What cannot be read to its end is noted, and the other stretches go on.
+        """
+        name, every = self.reader.columns.id, self.registry.enrols_all
+        position = stretch.first << SPLIT_BITS
+        try:
+            for table in read_split(self.reader.source, stretch.split, columns=None if every else [name or ""]):
                 beat()
-                yield self.reader.ids(table)[0]
-            return
-        assert name is not None
-        for table in read_split(self.reader.source, split, columns=[name]):
-            beat()
-            yield text_ids(table.column(name), name)
+                left_out = left_out_of(table)
+                if left_out:
+                    self.registry.leave_out(position, left_out)
+                position += table.num_rows
+                yield self.reader.ids(table)[0] if every else text_ids(table.column(name or ""), name or "")
+        except SourceError as error:
+            self.registry.note("unread", {stretch.first << SPLIT_BITS: str(error)})
 
 
 def call_the_roll(

@@ -19,6 +19,7 @@ Looks = Literal["images", "videos"]
 
 CHUNK_ROWS = 1024
 CHUNK_BYTES = 32 * 2**20
+_LEFT_OUT = b"lance_align.left_out"  # in a table's schema metadata
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Source(ABC):
         references: what image paths in the rows may point at.
         looks: what the model looks at, and the rows therefore are taken to hold.
         dropped: columns that the files have and `schema` leaves out, whatever they are.
+        left_out: how many files and folders are no rows although they lie there, by kind: a suffix, or words.
     """
 
     location: Location
@@ -69,6 +71,7 @@ class Source(ABC):
     references: References
     looks: Looks = "images"
     dropped: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     # The columns that hold the picture, the text and the id, for formats that define them.
     image: str | None = None
@@ -87,7 +90,8 @@ class Source(ABC):
     def read(self, split: Split, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of one split, in order, in tables of at most `CHUNK_ROWS` rows and about `CHUNK_BYTES` bytes.
 
-        A split read twice gives the same tables: everything downstream counts on it.
+        A split read twice gives the same tables: everything downstream counts on it. What `with_left_out` has noted
+        stays with the first of a table's slices.
 
         Args:
             columns: None for all; some of them give the same rows in the same order, cut elsewhere.
@@ -97,8 +101,12 @@ class Source(ABC):
         values = self._partition(split.path)
         for table in self.tables(split, schema.names):
             found = table.select([name for name in schema.names if name in table.column_names])
+            left_out = left_out_of(table)
+            if left_out and not table.num_rows:
+                yield with_left_out(schema.empty_table(), left_out)
             for part in bounded(found):
-                yield conformed(with_valid_text(part), schema, uri=file.uri, values=values)
+                yield with_left_out(conformed(with_valid_text(part), schema, uri=file.uri, values=values), left_out)
+                left_out = {}
 
     @property
     def partitions(self) -> frozenset[str]:
@@ -143,6 +151,18 @@ class Source(ABC):
         """How many rows there are, or None where only reading tells."""
         counts = [split.rows for split in self.splits]
         return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+
+
+def with_left_out(table: pa.Table, counts: Mapping[str, int]) -> pa.Table:
+    """The table with a note of what stands among its rows and is left out, by kind; seen when the rows are read."""
+    told = {kind: count for kind, count in counts.items() if count}
+    return table.replace_schema_metadata({_LEFT_OUT: json.dumps(told)} if told else None)
+
+
+def left_out_of(table: pa.Table) -> dict[str, int]:
+    """What `with_left_out` has noted."""
+    counts: dict[str, int] = json.loads((table.schema.metadata or {}).get(_LEFT_OUT, b"{}"))
+    return counts
 
 
 def bounded(table: pa.Table) -> Iterator[pa.Table]:

@@ -6,15 +6,16 @@ import dataclasses
 import os
 import posixpath
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from lance_align.errors import RowError, SourceError
+from lance_align.errors import MissingExtraError, RowError, SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy, fetch
+from lance_align.jobs.sources.inline import inline_bytes, is_inline
+from lance_align.paths import expanded
 
 READ_ATTEMPTS = 3  # object stores fail in passing; a file that fails three times is a row's reason
 RETRY_PAUSE_S = 0.2
@@ -63,24 +64,6 @@ class Location:
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{self.uri} cannot be reached: {first_line(error)}") from error
 
-    def files(self) -> Iterator[pafs.FileInfo]:
-        """Every regular file below, in the order of its path; names that begin with a dot are left out.
-
-        Raises:
-            SourceError: the folder cannot be listed.
-        """
-        try:
-            found = self.filesystem.get_file_info(pafs.FileSelector(self.path, recursive=True))
-        except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{self.uri} cannot be listed: {first_line(error)}") from error
-        files = (info for info in found if info.type == pafs.FileType.File)
-        try:
-            kept = sorted((f for f in files if not _is_hidden(self.relative(f.path))), key=lambda info: info.path)
-        except UnicodeDecodeError as error:
-            name = error.object.decode("utf-8", "backslashreplace")
-            raise SourceError(f"the name of {name} is not UTF-8, so no row can be called by it; rename it") from error
-        yield from kept
-
     def relative(self, path: str) -> str:
         """`path` (absolute, below this folder) as seen from this folder."""
         return posixpath.relpath(path, self.path)
@@ -90,18 +73,16 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     """Find the filesystem of a local path or a URI.
 
     Raises:
-        SourceError: a scheme that pyarrow has no filesystem for.
+        SourceError: a scheme that pyarrow has no filesystem for, or what cannot be a path.
     """
     text = os.fspath(uri)
     if "://" not in text:
-        return Location(
-            pafs.LocalFileSystem(),
-            os.path.abspath(Path(text).expanduser()),  # noqa: PTH100  links stay, .. goes
-        )
+        # abspath: links stay, .. goes
+        return Location(pafs.LocalFileSystem(), os.path.abspath(expanded(text, SourceError)))  # noqa: PTH100
     scheme = text.split("://", 1)[0]
     try:
         filesystem, path = pafs.FileSystem.from_uri(text)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a ValueError is pyarrow's, or of what is not UTF-8
         raise SourceError(
             f"{text} cannot be opened: {first_line(error)}; expected a local path or file://, s3://, gs://, abfs:// or hdfs://"
         ) from error
@@ -135,13 +116,28 @@ class References:
         """
         if "\0" in reference or not reference:
             raise RowError("missing", f"{reference!r} is not a path")
-        if "://" in reference:
-            target = self._at_uri(reference)
-        else:
-            target = self.root.at(posixpath.normpath(posixpath.join(self.root.path, reference)))
-        if target is None or not (self.allow_outside or self._holds(target)):
+        try:
+            target = self._target(reference)
+            allowed = target is not None and (self.allow_outside or self._holds(target))
+        except (OSError, ValueError, RuntimeError) as error:  # of resolve(): NUL behind %00, a circle of links
+            raise RowError("missing", f"{reference!r} is not a path: {first_line(error)}") from None
+        if target is None or not allowed:
             raise RowError("missing", f"{reference} lies outside {self.root.uri}; paths elsewhere need --allow-outside")
         return target
+
+    def is_outside(self, reference: str) -> bool:
+        """Whether a path leads out of the source's folder; a URL or a picture that stands in the cell does not."""
+        if not self.allow_outside or is_inline(reference) or _is_url(reference):
+            return False
+        try:
+            return not self._holds(self.find(reference))
+        except (RowError, OSError, ValueError, RuntimeError):
+            return True
+
+    def _target(self, reference: str) -> Location | None:
+        if "://" in reference:
+            return self._at_uri(reference)
+        return self.root.at(posixpath.normpath(posixpath.join(self.root.path, reference)))
 
     def _at_uri(self, uri: str) -> Location | None:
         """The place a URI names, or None where nobody allowed to look.
@@ -161,15 +157,28 @@ class References:
 
     def is_remote(self, reference: str) -> bool:
         """Whether reading it waits for a network: a URL, or a path on another filesystem than this machine's."""
+        if is_inline(reference):
+            return False
         return _is_url(reference) or not self.root.is_local or ("://" in reference and self.allow_outside)
 
-    def read(self, reference: str, *, max_bytes: int) -> tuple[str, bytes]:
-        """The URI and content of what a path or a URL in a row means.
+    def read(self, reference: str, *, max_bytes: int) -> tuple[str | None, bytes]:
+        """The URI and content of what a path or a URL in a row means; a picture that stands in it has no URI.
 
         Raises:
-            RowError: `missing`, `fetch`, or `too_large` before anything over `max_bytes` is read.
+            RowError: `missing`, `fetch`, `unreadable`, or `too_large` before anything over `max_bytes` is read.
             MissingExtraError: a URL is to be fetched, and the HTTP client is not installed.
+            MemoryError: as it says; nothing else, whatever the reference is.
         """
+        try:
+            return self._read(reference, max_bytes)
+        except (RowError, MissingExtraError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  anybody's text may name anything; it costs its own row alone
+            raise RowError("missing", f"{reference!r:.200}: {type(error).__name__}: {first_line(error)}") from None
+
+    def _read(self, reference: str, max_bytes: int) -> tuple[str | None, bytes]:
+        if is_inline(reference):
+            return None, inline_bytes(reference, max_bytes=max_bytes)
         if _is_url(reference):
             if not self.fetching.hosts:
                 raise RowError("fetch", f"{reference}: URLs are not fetched; --fetch-hosts allows hosts")
@@ -205,16 +214,14 @@ def _read(target: Location, max_bytes: int) -> bytes:
     if info.size is not None and info.size > max_bytes:
         raise RowError("too_large", f"{info.size} bytes, the limit is {max_bytes}")
     with target.filesystem.open_input_stream(target.path) as stream:
-        data: bytes = stream.read()
+        data: bytes = stream.read(max_bytes + 1)  # more than it announced: /proc announces nothing, a log grows
+    if len(data) > max_bytes:
+        raise RowError("too_large", f"over {max_bytes} bytes, the limit")
     return data
 
 
 def _is_url(reference: str) -> bool:
     return reference[:8].lower().startswith(("http://", "https://"))
-
-
-def _is_hidden(relative: str) -> bool:
-    return any(part.startswith(".") for part in relative.split("/"))
 
 
 def first_line(error: BaseException) -> str:

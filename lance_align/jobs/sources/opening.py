@@ -15,11 +15,14 @@ from lance_align.errors import SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.sources.base import Looks, Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
+from lance_align.jobs.sources.content import kind_of
 from lance_align.jobs.sources.delimited import open_csv
-from lance_align.jobs.sources.folder import is_one_of, open_folder
+from lance_align.jobs.sources.folder import FolderSource, is_one_of, left_over, open_folder, told_apart, with_labels
 from lance_align.jobs.sources.jsonlines import open_jsonl
 from lance_align.jobs.sources.lance_table import open_lance
+from lance_align.jobs.sources.listing import list_files
 from lance_align.jobs.sources.location import Location, first_line, locate
+from lance_align.jobs.sources.metadata import is_metadata, open_metadata
 from lance_align.jobs.sources.webdataset import open_webdataset
 
 Format = Literal["images", "parquet", "arrow", "csv", "jsonl", "webdataset", "lance"]
@@ -42,6 +45,9 @@ _SUFFIXES: dict[str, Format] = {
     ".tar": "webdataset",
     ".tar.gz": "webdataset",
     ".tgz": "webdataset",
+    ".tar.bz2": "webdataset",
+    ".tar.xz": "webdataset",
+    ".tar.zst": "webdataset",
 }
 _SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .tsv, .jsonl, .tar or .lance"
 
@@ -56,6 +62,7 @@ def open_source(
     drop: Sequence[str] = (),
     delimiter: str | None = None,
     looks: Looks = "images",
+    labels_from_folders: bool = False,
 ) -> Source:
     """Open what a user named; nothing but listings, footers and lists of paths is read.
 
@@ -68,97 +75,115 @@ def open_source(
         drop: columns of files or tables of rows that are not looked at; those of folders and tar shards are fixed.
         delimiter: what separates the cells of CSV files; None to recognise it in the header line.
         looks: which files of a folder or tar shard are the rows' pictures.
+        labels_from_folders: make the folder of each picture a column ``label``; for a folder of pictures only.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no rows' files, or its format is not clear.
     """
-    source = _opened(uri, format, allow_outside, tuple(as_text), tuple(drop), delimiter, looks)
+    options = _Options(
+        allow_outside=allow_outside, as_text=tuple(as_text), drop=tuple(drop), delimiter=delimiter, looks=looks
+    )
+    source = _opened(uri, format, options)
+    if labels_from_folders:
+        if not isinstance(source, FolderSource):
+            raise SourceError(f"{source.location.uri} is no folder of {looks}, so its rows have no folders as labels")
+        source = with_labels(source)
     references = dataclasses.replace(source.references, fetching=fetching)
     return dataclasses.replace(source, references=references, looks=looks)
 
 
-def _opened(
-    uri: str | os.PathLike[str],
-    format: Format | None,  # noqa: A002
-    allow_outside: bool,
-    as_text: tuple[str, ...],
-    drop: tuple[str, ...],
-    delimiter: str | None,
-    looks: Looks,
-) -> Source:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """See `open_source`."""
+
+    allow_outside: bool
+    as_text: tuple[str, ...]
+    drop: tuple[str, ...]
+    delimiter: str | None
+    looks: Looks
+
+
+def _opened(uri: str | os.PathLike[str], format: Format | None, options: _Options) -> Source:  # noqa: A002
     if format is not None and format not in get_args(Format):
         raise SourceError(f"unknown format {format!r}; expected one of {', '.join(get_args(Format))}")
     location = locate(uri)
     info = location.info()
     if info.type == pafs.FileType.NotFound:
-        raise SourceError(f"{location.uri} does not exist; expected {_SUFFIX_HELP.format(looks=looks)}")
+        raise SourceError(f"{location.uri} does not exist; expected {_SUFFIX_HELP.format(looks=options.looks)}")
     if info.type == pafs.FileType.File:
-        kind = format or _format_of_file(location, looks)
+        kind = format or _format_of_file(location, options.looks)
         if kind == "lance":
             raise SourceError(f"{location.uri} is a file; a Lance table is a folder")
-        folder, files = (location.parent() if kind == "images" else location), [location.path]
-    elif format == "lance" or (format is None and _is_lance(location)):
-        return open_lance(location, allow_outside=allow_outside, drop=drop)
-    else:
-        every = [found.path for found in location.files()]
-        kind = format or _format_of_folder(location, every, looks)
-        folder, files = location, [path for path in every if kind in (_format_by_name(path, looks), "images")]
-        if not files:
-            raise SourceError(f"{location.uri} holds no {kind} files ({len(every)} of other kinds)")
-    if delimiter is not None and kind != "csv":
-        raise SourceError(f"a delimiter was named, but {location.uri} is {kind}; only CSV has one")
-    return _open(
-        kind,
-        folder,
-        files,
-        allow_outside=allow_outside,
-        as_text=as_text,
-        drop=drop,
-        delimiter=delimiter,
-        looks=looks,
-    )
+        return _open(kind, location.parent() if kind == "images" else location, [location.path], options)
+    if format == "lance" or (format is None and _is_lance(location)):
+        _check_delimiter(location, "lance", options)
+        return open_lance(location, allow_outside=options.allow_outside, drop=options.drop)
+    return _opened_folder(location, format, options)
 
 
-def _open(
-    kind: Format,
-    location: Location,
-    files: list[str],
-    *,
-    allow_outside: bool,
-    as_text: tuple[str, ...],
-    drop: tuple[str, ...],
-    delimiter: str | None,
-    looks: Looks,
-) -> Source:
+def _opened_folder(location: Location, format: Format | None, options: _Options) -> Source:  # noqa: A002
+    listing, looks = list_files(location), options.looks
+    kind = format or _format_of_folder(location, listing.files, looks)
     if kind == "images":
-        return open_folder(location, files, allow_outside=allow_outside, looks=looks)
+        source = _open(kind, location, listing.files, options)
+    else:
+        files = [path for path in listing.files if _format_by_name(path, looks) == kind]
+        if not files:
+            raise SourceError(f"{location.uri} holds no {kind} files ({len(listing.files)} of other kinds)")
+        source = _open(kind, location, files, options)
+        others = set(listing.files).difference(files)
+        if any(map(is_metadata, files)):
+            pictures = {path for path in others if is_one_of(looks, path)}
+            source = open_metadata(source, [location.relative(path) for path in pictures])
+            others -= pictures
+        source = dataclasses.replace(source, left_out={**source.left_out, **left_over(others)})
+    return dataclasses.replace(source, left_out={**source.left_out, **listing.left_out})
+
+
+def _open(kind: Format, location: Location, files: list[str], options: _Options) -> Source:
+    _check_delimiter(location, kind, options)
+    outside, as_text, drop, looks = options.allow_outside, options.as_text, options.drop, options.looks
+    if kind == "images":
+        return open_folder(location, files, allow_outside=outside, looks=looks)
     if kind == "parquet":
-        return open_parquet(location, files, allow_outside=allow_outside, drop=drop)
+        return open_parquet(location, files, allow_outside=outside, drop=drop)
     if kind == "arrow":
-        return open_arrow(location, files, allow_outside=allow_outside, drop=drop)
+        return open_arrow(location, files, allow_outside=outside, drop=drop)
     if kind == "csv":
+        delimiter = options.delimiter
         return open_csv(
-            location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, delimiter=delimiter, looks=looks
+            location, files, allow_outside=outside, as_text=as_text, drop=drop, delimiter=delimiter, looks=looks
         )
     if kind == "jsonl":
-        return open_jsonl(location, files, allow_outside=allow_outside, as_text=as_text, drop=drop, looks=looks)
-    return open_webdataset(location, files, allow_outside=allow_outside)
+        return open_jsonl(location, files, allow_outside=outside, as_text=as_text, drop=drop, looks=looks)
+    return open_webdataset(location, files, allow_outside=outside)
+
+
+def _check_delimiter(location: Location, kind: Format, options: _Options) -> None:
+    if options.delimiter is not None and kind != "csv":
+        raise SourceError(f"a delimiter was named, but {location.uri} is {kind}; only CSV has one")
 
 
 def _format_by_name(path: str, looks: Looks) -> Format | None:
     name = path.rsplit("/", 1)[-1].lower()
+    if is_one_of(looks, name):  # cameras write _DSC0001.JPG
+        return "images"
     if name.startswith("_"):  # _SUCCESS, _metadata and other notes that writers leave beside data
         return None
-    if is_one_of(looks, name):
-        return "images"
     return next((form for suffix, form in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
-def _format_of_folder(location: Location, files: list[str], looks: Looks) -> Format:
-    counts = Counter(form for form in (_format_by_name(path, looks) for path in files) if form is not None)
+def _format_of_folder(location: Location, files: Sequence[str], looks: Looks) -> Format:
+    forms = {path: form for path in files if (form := _format_by_name(path, looks)) is not None}
+    counts = Counter(forms.values())
     if len(counts) == 1:
         return next(iter(counts))
+    lists = {form for path, form in forms.items() if form != "images"}
+    if len(lists) == 1 and all(is_metadata(path) for path, form in forms.items() if form != "images"):
+        return lists.pop()  # a Hugging Face image folder
     if not counts:
+        if told_apart(location, files, looks)[0]:
+            return "images"
         expected = _SUFFIX_HELP.format(looks=looks)
         raise SourceError(f"{location.uri} holds no {looks} and no other known files; expected {expected}")
     seen = ", ".join(f"{count} {form}" for form, count in counts.most_common())
@@ -180,9 +205,9 @@ def _format_of_file(location: Location, looks: Looks) -> Format:
         return "arrow"
     if head[257:262] == b"ustar":
         return "webdataset"
-    if (
-        head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
-    ):  # data sets in JSON Lines are often called .json
+    if kind_of(head) == looks:
+        return "images"
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):  # JSON Lines are often called .json
         return "jsonl"
     raise SourceError(f"the format of {location.uri} is not known by its name or content; say it with --format")
 

@@ -328,7 +328,8 @@ def _as_type(array: Any, kind: Any) -> Any:
         found_entries = pa.list_(pa.struct([found.key_field, found.item_field]))
         lists = _as_list(array.cast(found_entries), entries)
         keys, items = (lists.values.field(number) for number in range(2))
-        return pa.MapArray.from_arrays(lists.offsets, keys, items, type=kind, mask=array.is_null())
+        maps: Any = pa.MapArray
+        return maps.from_arrays(lists.offsets, keys, items, type=kind, mask=array.is_null())
     return array.cast(kind)
 
 
@@ -336,7 +337,8 @@ def _as_list(array: Any, kind: Any) -> Any:
     nulls = array.is_null()
     if pa.types.is_fixed_size_list(kind):
         values = array.values[array.offset * kind.list_size : (array.offset + len(array)) * kind.list_size]
-        return pa.FixedSizeListArray.from_arrays(_as_type(values, kind.value_type), type=kind, mask=nulls)
+        fixed: Any = pa.FixedSizeListArray
+        return fixed.from_arrays(_as_type(values, kind.value_type), type=kind, mask=nulls)
     items = _as_type(pc.list_flatten(array), kind.value_type)  # of valid lists only, in their order
     lengths = np.asarray(pc.fill_null(pc.list_value_length(array), 0)).astype(np.int64)
     is_large = pa.types.is_large_list(kind)

@@ -1,72 +1,106 @@
-"""WebDataset: tar shards in which files of one name and several suffixes make a row."""
+"""WebDataset: tar shards in which files of one name and several suffixes make a row.
+
+A shard is looked through before its first row is given: a damaged one gives no row at all, and where the members of a
+sample lie apart it is known which of them is the last.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.images import DEFAULT_LIMITS
-from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split
+from lance_align.jobs.sources import tars
+from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split, with_left_out
 from lance_align.jobs.sources.folder import is_one_of
-from lance_align.jobs.sources.location import Location, References, first_line
+from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.watchdog import beat
 
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("key", pa.string()),  # "shard.tar/name": unique over shards
-    pa.field("image", pa.large_binary()),  # the first file of the sample with an image (or video) suffix
-    pa.field("text", pa.string()),  # .txt or .caption, as UTF-8
+    pa.field("image", pa.large_binary()),  # the first file with an image (or video) suffix; ".jpg" before ".seg.png"
+    pa.field("text", pa.string()),  # .txt, .caption or .text, as UTF-8; ".txt" before ".caption.txt"
     pa.field("json", pa.string()),  # .json as it stands
     pa.field("members", pa.map_(pa.string(), pa.large_binary())),  # every other file, by suffix
 ]
 SCHEMA = pa.schema(_FIELDS)
-_TEXT_SUFFIXES = ("txt", "caption")
+_TEXT_SUFFIXES = (("txt", "caption"), ("text",))  # the second only where there is none of the first
 MAX_MEMBER_BYTES = DEFAULT_LIMITS.max_bytes
+MAX_MEMBERS = 2**22  # of a shard, whose names are held
+MAX_APART_BYTES = 2**29  # of samples that wait for members of theirs further on
+
+# What is left out of the rows, in the words of the report.
+FURTHER = "further pictures of a sample (kept as members)"
+NO_SUFFIX = "members of a tar without a suffix"
+
+
+# A sample's key, and how many samples of the key stand before it: those that have the same members are duplicates.
+_Which: TypeAlias = tuple[str, int]
 
 
 @dataclasses.dataclass(slots=True)
 class _Sample:
     key: str
-    image: bytes | None = None
-    text: str | None = None
-    json: str | None = None
-    members: list[tuple[str, bytes]] = dataclasses.field(default_factory=list)
+    files: list[tuple[str, bytes]] = dataclasses.field(default_factory=list)  # by suffix, in the shard's order
     size: int = 0
 
-    def add(self, suffix: str, data: bytes, looks: Looks) -> None:
+    def add(self, suffix: str, data: bytes) -> None:
+        self.files.append((suffix, data))
         self.size += len(data)
-        if self.image is None and is_one_of(looks, f"x.{suffix}"):
-            self.image = data
-        elif self.text is None and suffix in _TEXT_SUFFIXES:
-            self.text = data.decode("utf-8", "replace")
-        elif self.json is None and suffix == "json":
-            self.json = data.decode("utf-8", "replace")
-        else:
-            self.members.append((suffix, data))
+
+    def row(self, looks: Looks) -> dict[str, Any]:
+        """The cells of its row; each file is in one of them."""
+        roles = {
+            "image": _picture(self.files, looks),
+            "text": _best(self.files, *_TEXT_SUFFIXES),
+            "json": _best(self.files, ("json",)),
+        }
+        taken = set(roles.values())
+        image, text, json = (None if number is None else self.files[number][1] for number in roles.values())
+        return {
+            "key": self.key,
+            "image": image,
+            "text": None if text is None else text.decode("utf-8", "backslashreplace"),
+            "json": None if json is None else json.decode("utf-8", "backslashreplace"),
+            "members": [file for number, file in enumerate(self.files) if number not in taken],
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WebDatasetSource(Source):
-    """One split a shard (.tar, .tar.gz, .tgz), read from front to back; nothing is unpacked to disk."""
+    """One split a shard (.tar, .tar.gz, .tgz and other compressions); nothing is unpacked to disk."""
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:  # noqa: ARG002  a tar is read whole
-        """The samples of the shard.
+        """The samples of the shard, in the order of their last members.
 
         Raises:
-            SourceError: the shard is damaged.
+            SourceError: the shard is damaged, or is not one of samples; before a row of it is given.
         """
         shard = self.location.at(split.path)
         name = self.references.root.relative(split.path)
+        left: Counter[str] = Counter()
         held: list[_Sample] = []
-        for sample in _samples(shard, name, self.looks):
+        size = 0
+        for sample in _samples(shard, left):
             held.append(sample)
-            if len(held) >= CHUNK_ROWS or sum(sample.size for sample in held) > CHUNK_BYTES:
-                yield _table(held)
-                held = []
-        yield _table(held)
+            size += sample.size
+            if len(held) >= CHUNK_ROWS or size > CHUNK_BYTES:
+                yield self._table(name, held, Counter())
+                held, size = [], 0
+        yield self._table(name, held, left)
+
+    def _table(self, name: str, samples: Sequence[_Sample], left: Counter[str]) -> pa.Table:
+        rows = [sample.row(self.looks) for sample in samples]
+        for row in rows:
+            row["key"] = f"{name}/{row['key']}"
+        left[FURTHER] += sum(is_one_of(self.looks, f".{suffix}") for row in rows for suffix, _ in row["members"])
+        return with_left_out(pa.Table.from_pylist(rows, schema=SCHEMA), left)
 
 
 def open_webdataset(location: Location, files: list[str], *, allow_outside: bool) -> WebDatasetSource:
@@ -83,40 +117,99 @@ def open_webdataset(location: Location, files: list[str], *, allow_outside: bool
     )
 
 
-def _samples(shard: Location, name: str, looks: Looks) -> Iterator[_Sample]:
-    sample: _Sample | None = None
-    try:
-        with (
-            shard.filesystem.open_input_stream(shard.path, compression=None) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as archive,
-        ):
-            for member in archive:
-                key, suffix = _key_and_suffix(member.name)
-                if not member.isfile() or not suffix:
-                    continue
-                if member.size > MAX_MEMBER_BYTES:
-                    raise SourceError(
-                        f"{shard.uri} holds {member.name!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
-                    )
-                if sample is None or sample.key != f"{name}/{key}":
-                    if sample is not None:
-                        yield sample
-                    sample = _Sample(f"{name}/{key}")
-                content = archive.extractfile(member)
-                sample.add(suffix, content.read() if content is not None else b"", looks)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise SourceError(f"{shard.uri} cannot be read as a tar shard: {first_line(error)}") from error
-    if sample is not None:
-        yield sample
+def _samples(shard: Location, left: Counter[str]) -> Iterator[_Sample]:
+    """The samples of a shard as they are complete; what is no part of one is counted."""
+    missing = _sizes_of_samples(shard, left)
+    waiting: dict[_Which, _Sample] = {}
+    names: Counter[str] = Counter()
+    size = 0
+    with tars.opened(shard, skims=False) as members:
+        for member, archive in members:
+            key, suffix = _key_and_suffix(member)
+            if not member.isfile() or not suffix:
+                continue
+            which = (key, names[member.name])
+            names[member.name] += 1
+            if not missing[which]:
+                raise SourceError(f"{shard.uri} changed while it was read; wait until it is complete")
+            sample = waiting.setdefault(which, _Sample(key))
+            sample.add(suffix, tars.content(archive, member))
+            size += member.size
+            missing[which] -= 1
+            if missing[which] == 0:
+                size -= sample.size
+                yield waiting.pop(which)
+            elif size > MAX_APART_BYTES:
+                raise SourceError(
+                    f"the members of samples such as {key!r} lie so far apart in {shard.uri} that over "
+                    f"{MAX_APART_BYTES} bytes had to wait; pack it again in the order of names (tar --sort=name)"
+                )
+    if waiting:
+        raise SourceError(f"{shard.uri} changed while it was read; wait until it is complete")
 
 
-def _key_and_suffix(name: str) -> tuple[str, str]:
+def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[_Which]:
+    """How many members each sample has; the shard is read to its end, and refused where rows could be lost in it."""
+    sizes: Counter[_Which] = Counter()
+    names: Counter[str] = Counter()
+    with tars.opened(shard, skims=True) as members:
+        for member, _ in members:
+            beat()
+            key, suffix = _key_and_suffix(member)
+            if member.isfile() and not suffix:
+                left[NO_SUFFIX] += not member.name.rpartition("/")[2].startswith(".")
+            if suffix and (member.isfile() or member.islnk() or member.issym()):
+                _check(shard, member)
+                sizes[key, names[member.name]] += 1
+                names[member.name] += 1
+                if len(names) > MAX_MEMBERS:
+                    raise SourceError(f"{shard.uri} holds over {MAX_MEMBERS} members; pack it as several shards")
+    for (key, time), size in sizes.items():
+        if size != sizes[key, 0]:
+            raise SourceError(
+                f"{shard.uri} holds some members of {key!r} {time + 1} times and others not, so it is not clear which "
+                "belong together; pack it again"
+            )
+    return sizes
+
+
+def _check(shard: Location, member: tarfile.TarInfo) -> None:
+    if not member.isfile():
+        raise SourceError(
+            f"{shard.uri} holds {_text(member.name)!r} as a link, without its content; pack it again with "
+            "tar --dereference --hard-dereference"
+        )
+    if member.size > MAX_MEMBER_BYTES:
+        raise SourceError(
+            f"{shard.uri} holds {_text(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
+        )
+
+
+def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
     """WebDataset's rule: the key ends at the first dot of the file's name."""
-    folder, _, file = name.rpartition("/")
+    folder, _, file = _text(member.name).rpartition("/")
     stem, _, suffix = file.partition(".")
     return (f"{folder}/{stem}" if folder else stem), (suffix.lower() if stem else "")
 
 
-def _table(samples: list[_Sample]) -> pa.Table:
-    columns = {name: [getattr(sample, name) for sample in samples] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
+def _text(name: str) -> str:
+    r"""A name of a member, with each byte that is not UTF-8 as ``\xff``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:
+    """The number of the file whose suffix, or else whose last suffix, is wanted; the second words count after all."""
+    for words in wanted:
+        for last in (lambda suffix: suffix, lambda suffix: suffix.rpartition(".")[2]):
+            found = [
+                (words.index(last(suffix)), number) for number, (suffix, _) in enumerate(files) if last(suffix) in words
+            ]
+            if found:
+                return min(found)[1]
+    return None
+
+
+def _picture(files: Sequence[tuple[str, bytes]], looks: Looks) -> int | None:
+    """The number of the first picture, ``.jpg`` before ``.seg.png``."""
+    found = [("." in suffix, number) for number, (suffix, _) in enumerate(files) if is_one_of(looks, f".{suffix}")]
+    return min(found)[1] if found else None

@@ -13,14 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from lance_align.errors import RowError
+from lance_align.errors import RowError, SourceError
 from lance_align.images import DEFAULT_LIMITS, Pixels
 from lance_align.jobs import watchdog
 from lance_align.jobs.columns import Columns
 from lance_align.jobs.ids import Flags, Hashes, content_hash, hex_hashes, id_hashes, row_digests, text_ids
 from lance_align.jobs.ledger.ledger import AGAIN, CHANGED, DUPLICATE, GRANTED, LOOK, Answers, Noted
 from lance_align.jobs.sources import Source, Split
-from lance_align.jobs.sources.base import CHUNK_ROWS
+from lance_align.jobs.sources.base import CHUNK_ROWS, left_out_of
+from lance_align.jobs.sources.inline import is_inline
 from lance_align.jobs.stages.ahead import read_ahead
 from lance_align.jobs.stages.reading import read_split
 from lance_align.sandbox import Decoder
@@ -49,6 +50,9 @@ class Claims(Protocol):
     def note(self, what: Noted, ids: Mapping[int, str]) -> None:
         """See `Ledger.note`."""
 
+    def leave_out(self, first_position: int, counts: Mapping[str, int]) -> None:
+        """See `Ledger.leave_out`."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
@@ -58,11 +62,13 @@ class Encoded:
         data: the file's content, or None.
         uri: where it lies, if the row has a path.
         error: why there is no content.
+        outside: whether it lies outside the source's folder.
     """
 
     data: bytes | None = None
     uri: str | None = None
     error: RowError | None = None
+    outside: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +96,14 @@ class Reader:
     def rows(self, split: Split, *, first_position: int, claims: Claims) -> Iterator[pa.Table]:
         """The rows of a split that are this job's to embed: `id`, what travels, the picture, and the columns above."""
         position, started = first_position, time.perf_counter()
-        for table in read_split(self.source, split):
+        for table in self._readable(split, first_position, claims):
             watchdog.beat()
+            left_out = left_out_of(table)
+            if left_out:
+                claims.leave_out(position, left_out)
+                table = table.replace_schema_metadata(None)
+            if not table.num_rows:
+                continue
             ids, named = self.ids(table)
             names: list[Any] = ids.to_pylist()
             hashes = id_hashes(names)
@@ -106,6 +118,13 @@ class Reader:
             if mine.any():
                 yield from self._decoded(table.filter(pa.array(mine)), ids.filter(pa.array(mine)), answers[mine])
             started = time.perf_counter()
+
+    def _readable(self, split: Split, position: int, claims: Claims) -> Iterator[pa.Table]:
+        """The tables of a split, till its end or till it cannot be read; that is noted, and the other splits go on."""
+        try:
+            yield from read_split(self.source, split)
+        except SourceError as error:
+            claims.note("unread", {position: str(error)})
 
     def ids(self, table: pa.Table) -> tuple[pa.ChunkedArray[Any], Flags]:
         """The ids of a source's rows as text, and which of them the rows bring; the others are digests."""
@@ -160,7 +179,11 @@ class Reader:
         try:
             decoded = decoder.decode(encoded.data)
         except RowError as error:
-            return None, kept, str(error)
+            if not encoded.outside:
+                return None, kept, str(error)
+            # It may be any file that --allow-outside reaches: nothing of it is kept, nor what it begins with.
+            reason = RowError(error.kind, "a file outside the input's folder, of which nothing is kept")
+            return None, None if self.columns.keep == "bytes" else kept, str(reason)
         return decoded.pixels, decoded.thumbnail if self.columns.keep == "thumbnail" else kept, None
 
     def _found(self, table: pa.Table) -> Iterator[Encoded]:
@@ -190,8 +213,10 @@ class Reader:
         try:
             data, uri = self._bytes(cell)
         except RowError as error:
-            return Encoded(uri=cell if isinstance(cell, str) else None, error=error)
-        return Encoded(data=data, uri=uri)
+            return Encoded(uri=cell if isinstance(cell, str) and not is_inline(cell) else None, error=error)
+        reference = cell.get("path") if isinstance(cell, dict) and cell["bytes"] is None else cell
+        outside = isinstance(reference, str) and self.source.references.is_outside(reference)
+        return Encoded(data=data, uri=uri, outside=outside)
 
     def _bytes(self, cell: Any) -> tuple[bytes, str | None]:
         """The encoded image, and where it lies if it was a path."""
@@ -203,6 +228,8 @@ class Reader:
             limits = self.decoder.limits if self.decoder is not None else DEFAULT_LIMITS
             uri, data = self.source.references.read(cell, max_bytes=limits.max_bytes)
             return data, uri
+        if not isinstance(cell, bytes):
+            raise RowError("type", f"{type(cell).__name__} is neither bytes nor a path")
         return cell, None
 
 
