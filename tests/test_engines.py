@@ -24,8 +24,8 @@ from lance_align.encoders.engines import recipe as recipes
 from lance_align.encoders.engines.base import MIN_COSINE, MIN_COSINE_BFLOAT16, agreement, probe_pixels
 from lance_align.encoders.engines.choice import image_engine
 from lance_align.encoders.engines.graph import GraphEngine
-from lance_align.encoders.engines.store import cache_folder
 from lance_align.encoders.engines.module import prepare
+from lance_align.encoders.engines.store import cache_folder
 from lance_align.encoders.families.align import ImageTower
 from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.two_towers import TowerEncoder, image_tower
