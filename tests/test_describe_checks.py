@@ -84,7 +84,7 @@ def test_weights_that_cannot_be_read_are_said(is_missing: bool, checkpoints: dic
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     if not is_missing:
         (model / "model-00002-of-00002.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match=r"model-00002-of-00002\.safetensors (is not a readable|cannot be read)|lacks a, b, which its index names"):
+    with pytest.raises(ModelError, match=r"lacks a, b, which its index|00002\.safetensors is not a readable"):
         run(tmp_path, model, prompt=ASKED)
 
 
