@@ -104,7 +104,14 @@ class WebDatasetSource(Source):
 
 
 def open_webdataset(location: Location, files: list[str], *, allow_outside: bool) -> WebDatasetSource:
-    """A source of tar shards; only their names are looked at here."""
+    """A source of tar shards; only their names are looked at here, and the first header of a single one.
+
+    Raises:
+        SourceError: the only shard does not begin as a tar does.
+    """
+    if len(files) == 1:
+        with tars.opened(location.at(files[0]), skims=True) as members:
+            next(members, None)
     root = location.parent() if files == [location.path] else location
     return WebDatasetSource(
         location=location,
