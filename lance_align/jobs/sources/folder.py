@@ -46,7 +46,8 @@ class FolderSource(Source):
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:  # noqa: ARG002  there are few
         """The paths; the files are read where they are decoded."""
-        cells = {PATH: list(split.files), LABEL: [posixpath.dirname(path) or None for path in split.files]}
+        labels = [posixpath.dirname(path) or None for path in split.files]
+        cells: dict[str, list[str | None]] = {PATH: [*split.files], LABEL: labels}
         yield pa.table({name: pa.array(cells[name], pa.string()) for name in self.schema.names})
 
 

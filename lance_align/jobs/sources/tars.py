@@ -70,7 +70,8 @@ class _Header(tarfile.TarInfo):
 
 
 _ReadError, _HeaderError = tarfile.ReadError, tarfile.HeaderError
-_EndOfFileHeaderError, _EmptyHeaderError = tarfile.EOFHeaderError, tarfile.EmptyHeaderError
+_EndOfFileHeaderError: type[tarfile.HeaderError] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_EmptyHeaderError: type[tarfile.HeaderError] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def opened(shard: Location, *, skims: bool) -> Iterator[Iterator[tuple[tarfile.T
                 errors="surrogateescape",
             ) as archive,
         ):
-            yield _members(cast(_Archive, archive))
+            yield _members(archive)
     except SourceError:
         raise
     except (*_DAMAGE, pa.ArrowException, OSError) as error:
@@ -112,7 +113,7 @@ def content(archive: Any, member: tarfile.TarInfo) -> bytes:
 
 def _members(archive: _Archive) -> Iterator[tuple[tarfile.TarInfo, Any]]:
     while (member := archive.next()) is not None:
-        archive.members.clear()  # tarfile keeps them all
+        cast(Any, archive).members.clear()  # tarfile keeps them all
         yield member, archive
 
 

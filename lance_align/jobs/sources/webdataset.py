@@ -104,7 +104,14 @@ class WebDatasetSource(Source):
 
 
 def open_webdataset(location: Location, files: list[str], *, allow_outside: bool) -> WebDatasetSource:
-    """A source of tar shards; only their names are looked at here."""
+    """A source of tar shards; only their names are looked at here, and the first header of a single one.
+
+    Raises:
+        SourceError: the only shard does not begin as a tar does.
+    """
+    if len(files) == 1:
+        with tars.opened(location.at(files[0]), skims=True) as members:
+            next(members, None)
     root = location.parent() if files == [location.path] else location
     return WebDatasetSource(
         location=location,
@@ -200,10 +207,8 @@ def _text(name: str) -> str:
 def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:
     """The number of the file whose suffix, or else whose last suffix, is wanted; the second words count after all."""
     for words in wanted:
-        for last in (lambda suffix: suffix, lambda suffix: suffix.rpartition(".")[2]):
-            found = [
-                (words.index(last(suffix)), number) for number, (suffix, _) in enumerate(files) if last(suffix) in words
-            ]
+        for names in ([suffix for suffix, _ in files], [suffix.rpartition(".")[2] for suffix, _ in files]):
+            found = [(words.index(name), number) for number, name in enumerate(names) if name in words]
             if found:
                 return min(found)[1]
     return None
