@@ -20,12 +20,10 @@ Keep = Literal["bytes", "thumbnail", "uri"]
 ImageKind = Literal["bytes", "path", "struct"]
 
 # Columns that hold pictures by their names too, but not clearly: several a row, numbered, or behind a network.
+_OF_A_PICTURE = r"s?([_ -]?(url|uri|link|path|file|file_?name)s?)?([_ -]?\d+)?"
 _NEARLY_NAMED: Mapping[Looks, re.Pattern[str]] = {
-    looks: re.compile(rf"({'|'.join(words)})s?([_ -]?(url|uri|link|path|file|file_?name)s?)?([_ -]?\d+)?")
-    for looks, words in (
-        ("images", ("image", "img", "picture", "photo")),
-        ("videos", ("video", "clip", "movie")),
-    )
+    "images": re.compile(f"(image|img|picture|photo){_OF_A_PICTURE}"),
+    "videos": re.compile(f"(video|clip|movie){_OF_A_PICTURE}"),
 }
 
 

@@ -100,8 +100,9 @@ def _check_text(schema: pa.Schema, uri: str, text: str) -> None:
 
 
 def _value_type(schema: pa.Schema, column: str) -> pa.DataType:
-    kind = schema.field(column).type
-    return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    kind: Any = schema.field(column).type
+    value_type: pa.DataType = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    return value_type
 
 
 def _is_text(kind: pa.DataType) -> bool:

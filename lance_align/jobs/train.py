@@ -227,6 +227,8 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
     group = training_group(nodes, workers=workers, device=job.options.device)
     limit_s = os.environ.setdefault(_START_LIMIT, str(START_LIMIT_S))
     logging.getLogger("ray.train").setLevel(logging.ERROR)  # its progress; ours comes in log lines
+    # Ray's annotations describe an older class of this name.
+    failures: Any = ray_train.FailureConfig
     for restarts_left in reversed(range(1 + _RESTARTS)):
         trainer = TorchTrainer(
             _work,
@@ -237,7 +239,7 @@ def _fit(job: TrainJob, workers: int, lines: Any) -> None:
             # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds; where
             # there is no place for the group they have no end, and no words.
             run_config=ray_train.RunConfig(
-                storage_path=str(job.out / "ray"), failure_config=ray_train.FailureConfig(controller_failure_limit=0)
+                storage_path=str(job.out / "ray"), failure_config=failures(controller_failure_limit=0)
             ),
         )
         try:

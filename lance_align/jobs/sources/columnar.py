@@ -64,7 +64,8 @@ def _batch_rows(file: pa.NativeFile, group: Any, columns: Sequence[str], *, is_l
             dictionary = max(dictionary, page.bytes if page.is_dictionary else 0)
         total += max(size, chunk.total_uncompressed_size)
     # Rows may all name the longest value of a dictionary, which counts once in the sizes.
-    return max(1, min(CHUNK_ROWS, CHUNK_BYTES * group.num_rows // total, DICTIONARY_CHUNKS * CHUNK_BYTES // dictionary))
+    rows = int(CHUNK_BYTES * group.num_rows // total)
+    return max(1, min(CHUNK_ROWS, rows, DICTIONARY_CHUNKS * CHUNK_BYTES // dictionary))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

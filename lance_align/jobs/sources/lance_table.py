@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import lance
 import pyarrow as pa
@@ -17,7 +17,7 @@ from lance_align.jobs.sources.schemas import unified
 
 # Rows of a range are read as a whole, whatever the batches (pylance 14); how large they are, the first ones tell.
 FIRST_ROWS = 16
-BLOBS = "all_binary"  # else a blob column gives the places of its values
+BLOBS: Final = "all_binary"  # else a blob column gives the places of its values
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

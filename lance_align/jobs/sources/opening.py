@@ -125,7 +125,7 @@ def _opened_folder(location: Location, format: Format | None, options: _Options)
     listing, looks = list_files(location), options.looks
     kind = format or _format_of_folder(location, listing.files, looks)
     if kind == "images":
-        source = _open(kind, location, listing.files, options)
+        source = _open(kind, location, list(listing.files), options)
     else:
         files = [path for path in listing.files if _format_by_name(path, looks) == kind]
         if not files:
