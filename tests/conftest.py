@@ -19,12 +19,28 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's announced default; silences its FutureWarning
+# Two processes of tests share the cores: a model's second thread only waits, forty times the work on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # LANCE_ALIGN_CACHE: what OpenVINO compiles is kept for this session only. LANCE_ALIGN_FAULTS: arms the fault sites of
-# this process and of the Ray it starts; nothing happens without a plan (lance_align.faults).
+# this process and of those it starts; nothing happens without a plan (lance_align.faults). Each process of tests has
+# its own, for a plan holds for all that share the folder.
 for _name in ("LANCE_ALIGN_CACHE", "LANCE_ALIGN_FAULTS"):
-    if _name not in os.environ:
+    if _name not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
         os.environ[_name] = tempfile.mkdtemp(prefix=f"{_name.lower().replace('_', '-')}-")
         atexit.register(shutil.rmtree, os.environ[_name], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in as many processes as there are cores, eight at most, a file's tests in one of them.
+
+    Only where pytest-xdist is installed, no files are named and nobody says ``-n``: the tests of the encoders on a GPU
+    need nothing but pytest, torch and transformers.
+    """
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if is_whole and config.pluginmanager.hasplugin("xdist") and config.getoption("numprocesses", None) is None:
+        config.option.numprocesses = min(8, os.cpu_count() or 1)
+        config.option.dist = "loadfile"
 
 
 @pytest.fixture(scope="module")
