@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -21,6 +22,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's announced default; silences its FutureWarning
 # Two processes of tests share the cores: a model's second thread only waits, forty times the work on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+with contextlib.suppress(ImportError):  # the tests of a GPU do without
+    import hypothesis
+
+    hypothesis.settings.register_profile("lance_align", deadline=None)  # a busy machine is no failure
+    hypothesis.settings.load_profile("lance_align")
 # LANCE_ALIGN_CACHE: what OpenVINO compiles is kept for this session only. LANCE_ALIGN_FAULTS: arms the fault sites of
 # this process and of those it starts; nothing happens without a plan (lance_align.faults). Each process of tests has
 # its own, for a plan holds for all that share the folder.

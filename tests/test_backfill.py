@@ -229,8 +229,10 @@ def test_rows_of_the_embed_job_that_table_add_left_without_a_reason(photos: Any,
     bad = pa.table({"id": ["later"], "image": pa.array([b"nothing"], pa.large_binary())})
     photos.add(bad, on_bad_vectors="null")
     photos.update(where="id = 'broken'", values={"image": png(5)})
-    report = run(tmp_path / "db")
-    assert (report.embedded, report.failed, report.already_there) == (0, 1, 4)
+    with pytest.raises(JobError, match=r"none of 1 rows could be embedded \(format 1\)") as caught:
+        run(tmp_path / "db")
+    assert isinstance(caught.value.report, JobReport)
+    assert (caught.value.report.failed, caught.value.report.already_there) == (1, 4)
     assert run(tmp_path / "db", retry_errors=True).embedded == 1
     check(photos, source="image")
     lance_align.verify(photos).raise_if_bad()

@@ -176,6 +176,7 @@ def test_the_gpus_part_needs_one() -> None:
     assert run("--parts", "gpu").stderr.endswith(done.stderr)
 
 
+@pytest.mark.slow  # 40 s: the whole of it, on the CPU
 def test_the_gpus_lines_are_there_as_they_are_made() -> None:
     """Rehearsed on the CPU: the first line comes before anything else is measured, and no time leaves all out."""
     coming = gpu_lines(BUNDLED / "align-tiny", rounds=1, device="cpu")

@@ -56,7 +56,7 @@ class Case:
     texts: NDArray[np.float32]
 
 
-@pytest.fixture(scope="module", params=["align-tiny", "small", "align-base"])
+@pytest.fixture(scope="module", params=["align-tiny", "small", pytest.param("align-base", marks=pytest.mark.slow)])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     """The bundled model, a small one, and one of align-base's own configuration: 172 M parameters at 289 pixels."""
     if request.param == "align-tiny":

@@ -141,7 +141,10 @@ def _other_preprocessing(patch: pytest.MonkeyPatch, spec: ModelSpec) -> ModelSpe
     return dataclasses.replace(spec, image=dataclasses.replace(spec.image, shift=(0.0, 0.0, 0.0)))
 
 
-@pytest.mark.parametrize("change", [_other_code, _other_library, _other_preprocessing])
+@pytest.mark.parametrize(
+    "change",
+    [_other_code, *(pytest.param(each, marks=pytest.mark.slow) for each in (_other_library, _other_preprocessing))],
+)
 def test_releases_that_compute_otherwise_stand_beside_each_other(
     change: Callable[[pytest.MonkeyPatch, ModelSpec], ModelSpec], spec: ModelSpec, filled: Path
 ) -> None:

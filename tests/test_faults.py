@@ -111,7 +111,12 @@ def ends_a_process(site: Site, action: Action) -> bool:
 
 def runs(faults: list[tuple[Any, ...]], *, always_on_ray: set[tuple[Site, Action]]) -> list[Any]:
     """Each fault with each executor that survives it."""
-    local = [pytest.param("local", *fault) for fault in faults if not ends_a_process(*fault[:2])]
+    local = [
+        # Memory that never suffices is looked for again after each of hundreds of batches: half a minute.
+        pytest.param("local", *fault, marks=pytest.mark.slow if fault == ("encode", "cuda_memory") else ())
+        for fault in faults
+        if not ends_a_process(*fault[:2])
+    ]
     on_ray = [
         pytest.param("ray", *fault, marks=() if fault[:2] in always_on_ray else pytest.mark.slow) for fault in faults
     ]

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 import lance_align
-from lance_align.errors import MissingExtraError
+from lance_align.errors import JobError, MissingExtraError
 from lance_align.fetching import FetchPolicy, fetch
 from tests.corpus import parquet, png, stored
 from tests.web import body, endless, policy, serving, status
@@ -58,8 +59,8 @@ def test_a_job_fetches_nothing_by_default(tmp_path: Path) -> None:
     with serving({"/0.png": body(png(0))}) as web:
         source = parquet(pa.table({"url": [f"http://127.0.0.1:{web.port}/0.png"]}), tmp_path / "a.parquet")
         options = {"table": "photos", "db": tmp_path / "db", "model": "fake", "image": "url", "progress": False}
-        report = lance_align.embed(source, **options, keep="uri")
-        assert (report.embedded, report.reasons) == (0, {"fetch": 1})
+        with pytest.raises(JobError, match=r"none of 1 rows could be embedded \(fetch 1\)"):
+            lance_align.embed(source, **options, keep="uri")
         (row,) = stored(tmp_path / "db", "photos")
         assert row["error"].endswith("/0.png: URLs are not fetched; --fetch-hosts allows hosts")
         assert web.seen == []

@@ -382,6 +382,7 @@ def encoder():
     return len(lance_align.load_encoder("align-tiny", device="cpu").encode_texts(["x"])[0])
 
 def registry():
+    import lancedb  # first, as everybody does: LanceDB's own modules deadlock where two threads begin elsewhere
     from lancedb.embeddings import get_registry
     return get_registry().get("align").create().ndims()
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from lancedb.expr import col, lit
 
 import lance_align
-from lance_align.errors import SourceError
+from lance_align import JobReport
+from lance_align.errors import JobError, SourceError
 from lance_align.jobs.sources import open_source
 from lance_align.jobs.sources.texts import with_valid_text
 from tests.corpus import parquet, png
@@ -157,7 +158,10 @@ def test_hostile_image_paths_are_missing(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png(1))
     paths = [*HOSTILE, "../secret.png", str(tmp_path / "secret.png"), (tmp_path / "secret.png").as_uri()]
     table = pa.table({"id": [str(number) for number in range(len(paths))], "image": paths})
-    report = embed(parquet(table, tmp_path / "in" / "rows.parquet"), tmp_path / "db")
+    with pytest.raises(JobError, match=r"none of .* rows could be embedded") as caught:
+        embed(parquet(table, tmp_path / "in" / "rows.parquet"), tmp_path / "db")
+    report = caught.value.report
+    assert isinstance(report, JobReport)
     assert (report.embedded, report.failed) == (0, len(paths))
     assert report.reasons.keys() <= {"missing", "fetch"}
     for row in lancedb.connect(tmp_path / "db").open_table("photos").to_arrow().to_pylist():

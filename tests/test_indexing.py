@@ -86,7 +86,13 @@ def test_the_plan_follows_from_rows_and_dimension() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["IVF_FLAT", "IVF_SQ", "IVF_PQ", pytest.param("IVF_RQ", marks=pytest.mark.slow), "IVF_HNSW_SQ"]
+    "kind",
+    [
+        "IVF_FLAT",
+        "IVF_SQ",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("IVF_PQ", "IVF_RQ")),
+        "IVF_HNSW_SQ",
+    ],
 )
 def test_the_recall_that_is_reported_is_the_true_one(table: Any, kind: str) -> None:
     report = build_index(table, index=kind)

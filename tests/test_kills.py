@@ -125,7 +125,7 @@ def test_the_ledger_killed_is_said_and_the_same_command_goes_on(source: Path, ro
 
 
 @BOTH
-@pytest.mark.parametrize("share", [0.25, pytest.param(0.5, marks=pytest.mark.slow), 0.75])
+@pytest.mark.parametrize("share", [0.25, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.5, 0.75))])
 def test_the_driver_killed(executor: str, share: float, source: Path, rows: pa.Table, tmp_path: Path) -> None:
     with Faults() as faults:
         slow_down(faults)
@@ -148,7 +148,9 @@ def test_the_driver_killed(executor: str, share: float, source: Path, rows: pa.T
 
 
 @BOTH
-@pytest.mark.parametrize(("site", "rounds"), [("before_commit", 1), ("after_commit", 2)])
+@pytest.mark.parametrize(
+    ("site", "rounds"), [("before_commit", 1), pytest.param("after_commit", 2, marks=pytest.mark.slow)]
+)
 def test_the_driver_killed_around_a_commit(
     executor: str, site: Any, rounds: int, source: Path, rows: pa.Table, tmp_path: Path
 ) -> None:
@@ -166,7 +168,10 @@ def test_the_driver_killed_around_a_commit(
 @BOTH
 @pytest.mark.parametrize(
     ("number", "status"),
-    [pytest.param(signal.SIGTERM, 143, id="SIGTERM"), pytest.param(signal.SIGINT, 130, id="Ctrl-C")],
+    [
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+    ],
 )
 def test_a_signal_ends_a_run_cleanly(
     executor: str, number: signal.Signals, status: int, source: Path, rows: pa.Table, tmp_path: Path

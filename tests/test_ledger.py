@@ -110,7 +110,7 @@ def expected(row: Row, held: Held | None, *, retry_errors: bool, on_changed: OnC
     return AGAIN if on_changed == "update" else CHANGED
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     given_input=inputs,
     table=tables,

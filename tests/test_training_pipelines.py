@@ -59,6 +59,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
 
 
+@pytest.mark.slow  # a minute and a half; test_training_jobs stops and goes on without a process
 def test_fine_tuning_survives_a_kill_and_lowers_the_loss(table: str, model: str, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     arguments = [table, "--image", "photo", "--text", "words", "--model", model, "--out", out, "--batch-size", 42,
@@ -118,6 +119,7 @@ def test_train_says_in_one_line_what_is_wrong(table: str, tmp_path: Path, argume
     assert len(stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow  # a minute and a half
 def test_evaluate_prints_figures_beside_chance_and_writes_them(tmp_path: Path) -> None:
     """The bundled model on a part of the pictures; README's figures are of all of them."""
     path = tmp_path / "figures.json"

@@ -5,6 +5,7 @@ The only file of the encoders that may reach a network, for a name the user gave
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,11 +58,13 @@ def find(
         the directory, the name that finds it again, and the commit of a hub model.
 
     Raises:
-        ModelError: neither; no path at all; a revision of a directory; or as `download`.
+        ModelError: neither; a revision of a directory; or as `download`.
     """
     name = str(model)
-    path = expanded(name, ModelError)
-    if name and path.is_dir():
+    path = None
+    with contextlib.suppress(ModelError):  # no path at all, and no known name either
+        path = expanded(name, ModelError)
+    if name and path is not None and path.is_dir():
         refuse_revision(name, revision)
         directory = path.resolve()
         return directory, str(directory), None

@@ -67,13 +67,13 @@ def _start_in_time(address: str | None) -> None:
         try:
             error = outcome.get(timeout=START_S)
         except queue.Empty:
-            raise JobError(
-                f"Ray did not start ({address or 'on this machine'}) within {START_S:g} s; {REMEDY}"
-            ) from None
+            place = address or "on this machine"
+            raise JobError(f"Ray did not start ({place}) within {START_S:g} s; {REMEDY}") from None
         if error is None:
             return
         ray.shutdown()
-    raise JobError(f"Ray did not start ({address or 'on this machine'}): {_said(error)}; {REMEDY}") from error
+    said = f"Ray did not start ({address or 'on this machine'}): {_said(error)}"
+    raise JobError(said if address else f"{said}; {REMEDY}") from error
 
 
 def _start_into(address: str | None, outcome: queue.Queue[BaseException | None]) -> None:

@@ -226,6 +226,8 @@ def embed(
     )
     target = Target(uri=location.uri, schema=schema, layout=columns.layout, storage_options=location.storage_options)
     with executors(executor, options, needs_ray=index == "distributed") as running:
+        if not running.may_be_local:
+            running.ray()  # before there is a table: a cluster that does not answer leaves none
         committer = Committer.open_or_create(target.uri, schema, storage_options=target.storage_options)
         job = Job(
             source=rows,

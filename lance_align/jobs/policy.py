@@ -43,12 +43,6 @@ class Policy:
                 f"{report.unread[0]}{more}; what could be read is in the table, nothing was removed, and the same "
                 "command goes on once the file is mended"
             )
-        if report.rows_written and not report.embedded:
-            kinds = ", ".join(f"{kind} {count:,}" for kind, count in report.reasons.items())
-            return (
-                f"none of {report.failed:,} rows could be {report.work} ({kinds}); they are in the table with their "
-                "reasons: see its error column, and try again with --retry-errors"
-            )
         if report.doubled:
             return (
                 f"{report.doubled:,} rows of {report.table_uri} have an id that another row of it has, since before "
@@ -67,6 +61,12 @@ class Policy:
             return (
                 f"{report.failed:,} of {report.rows_written:,} rows could not be {report.work}, more than "
                 f"max_errors={limit} allows; they are in the table with their reasons"
+            )
+        if report.rows_written and not report.embedded:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in report.reasons.items())
+            return (
+                f"none of {report.failed:,} rows could be {report.work} ({kinds}); they are in the table with their "
+                "reasons: see its error column, and try again with --retry-errors"
             )
         return None
 
