@@ -43,7 +43,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Only where pytest-xdist is installed, no files are named and nobody says ``-n``: the tests of the encoders on a GPU
     need nothing but pytest, torch and transformers.
     """
-    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.getoption("numprocesses", None) is None:
         config.option.numprocesses = min(8, os.cpu_count() or 1)
         config.option.dist = "loadfile"

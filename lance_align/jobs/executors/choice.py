@@ -44,11 +44,6 @@ class Executors:
         self._stack = stack
         self._ray: RayExecutor | None = None
 
-    @property
-    def has_ray(self) -> bool:
-        """Whether Ray runs for this job."""
-        return self._ray is not None
-
     def for_rows(self, rows: int, *, most_local: int = LOCAL_ROWS) -> LocalExecutor | RayExecutor:
         """The executor for so many rows."""
         if self.must_be_local or (self.may_be_local and rows <= most_local):
