@@ -136,7 +136,9 @@ class _Ahead:
 def _kept_threads() -> Iterator[None]:
     """Leave torch's threads as they were: a job takes some for itself, and this process may have other plans."""
     torch: Any = sys.modules.get("torch")
-    before = usable_cpus() if torch is None else torch.get_num_threads()
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    unloaded = int(said) if said.isdigit() else usable_cpus()  # what torch begins with
+    before = unloaded if torch is None else torch.get_num_threads()
     try:
         yield
     finally:
