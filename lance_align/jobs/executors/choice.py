@@ -2,8 +2,8 @@
 
 ``auto`` is local where no cluster is named and the work is small: `LOCAL_ROWS` rows to embed at most. A cluster is
 named by RAY_ADDRESS (`ray job submit` sets it), by a Ray that this process is connected to, or by several actors or
-readers. On two cores the demo's 1,914
-pictures take 11 s in this process, and 39 to 45 s on Ray, which starts a dozen processes first (measured, Ray 2.60).
+readers. On two cores the demo's 1,914 pictures take 11 s in this process, and 39 to 45 s on Ray, which starts a dozen
+processes first (measured, Ray 2.60).
 """
 
 from __future__ import annotations
