@@ -97,15 +97,15 @@ class Job:
 
     def _run_locally(self, executors: Executors) -> _Run | None:
         """The run in this process, if it may and should be; what has to be read to know is read but once."""
-        rows, most = self.source.rows(), None if executors.must_be_local else LOCAL_ROWS
-        if not executors.may_be_local or (most is not None and rows is not None and rows - self.rows_there > most):
+        rows, most = self.source.rows(), LOCAL_ROWS
+        is_few = executors.must_be_local or (rows is not None and rows <= most)  # no need to look which are new
+        if not executors.may_be_local or (not is_few and rows is not None and rows - self.rows_there > most):
             return None
         run = self._run_on(LocalExecutor())
-        # Where all rows are few there is no need to look which of them are new.
-        run.registry.enrols_all = most is not None and (rows is None or rows > most) and not self._calls_the_roll
+        run.registry.enrols_all = not is_few and not self._calls_the_roll
         try:
             if self._calls_the_roll or run.registry.enrols_all:
-                run.call_the_roll(None if rows is not None and most is not None and rows <= most else most)
+                run.call_the_roll(None if is_few else most)
         except TooManyRows:
             return None
         return run

@@ -71,14 +71,10 @@ def executors(name: ExecutorName, options: ShapeOptions, *, needs_ray: bool = Fa
     """The executors of a run, under which SIGTERM and Ctrl-C are orderly ends; see `stopping`.
 
     Args:
-        name: auto, ray or local.
+        name: auto, ray or local, as `check_executor` has passed it.
         options: actors and readers of several processes need Ray.
         needs_ray: something else does.
-
-    Raises:
-        ArgumentError: an unknown name, or one process is to be several.
     """
-    check_executor(name, options)
     if name == "auto" and (needs_ray or _is_cluster_named() or _several(options)):
         name = "ray"
     with contextlib.ExitStack() as stack:
