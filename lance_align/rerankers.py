@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from lancedb.rerankers import Reranker
 from lance_align.encoders.devices import Precision
 from lance_align.encoders.pairs import PairModel, load_pair_model
 from lance_align.errors import ArgumentError, RowError
+from lance_align.paths import expanded
 from lance_align.tables.schema import IMAGE
 from lance_align.visuals import read_pixels
 
@@ -61,7 +63,7 @@ class MatchReranker(Reranker):
             raise ArgumentError(f"return_score is {return_score!r}; expected 'relevance' or 'all'")
         super().__init__(return_score)
         self._column, self._allow_paths = column, allow_paths
-        self._root = None if root is None else Path(root).expanduser().resolve()
+        self._root = None if root is None else expanded(os.fspath(root), ArgumentError).resolve()
         self._model: PairModel = load_pair_model(
             model, part="matcher", revision=revision, device=device, precision=precision
         )

@@ -47,6 +47,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.getoption("numprocesses", None) is None:
         config.option.numprocesses = min(8, os.cpu_count() or 1)
         config.option.dist = "loadfile"
+        config.option.maxworkerrestart = "0"  # xdist 3.8 waits for ever once it has replaced a process that died
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def ray_session() -> Iterator[None]:
     """One local Ray for a module's tests: jobs of this process run on it, while others run in the process itself."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 

@@ -20,6 +20,7 @@ from lance_align.fetching import NO_URLS, FetchPolicy
 from lance_align.jobs.pairs import table_pairs, table_version
 from lance_align.jobs.stopping import Stopped, stopping
 from lance_align.jobs.training_group import said_of, training_group
+from lance_align.paths import expanded
 from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
 from lance_align.training.pinned import pin, pinned
 from lance_align.training.workers import ALONE, Workers
@@ -125,8 +126,8 @@ class TrainJob:
             changes["table"] = str(Path(self.table).absolute())
         for name in ("model", "vision_model", "text_model"):
             value = getattr(self, name)
-            if value is not None and Path(value).expanduser().is_dir():
-                changes[name] = str(Path(value).expanduser().absolute())
+            if value is not None and (path := expanded(value, ModelError)).is_dir():
+                changes[name] = str(path.absolute())
         return dataclasses.replace(self, **changes)
 
 

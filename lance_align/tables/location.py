@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lance_align.errors import TableError
+from lance_align.paths import expanded
 
 # What LanceDB 0.40 accepts, so that every table we write can be opened by name.
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -57,16 +58,16 @@ def table_location(db: str | Path, name: str, *, storage_options: Mapping[str, s
 
 def _database(db: str | Path) -> str:
     text = str(db)
-    if not text or "\0" in text:
+    if not text:
         raise TableError(
             f"database {text!r} is not a path; give a directory or an object-store URI such as s3://bucket/db"
         )
     match = _SCHEME.match(text)
     if match is None:
-        return str(Path(text).expanduser().absolute())
+        return str(expanded(text, TableError).absolute())
     scheme = match.group(1).lower()
     if scheme == "file":
-        return str(Path(unquote(urlsplit(text).path)))
+        return str(expanded(unquote(urlsplit(text).path), TableError))
     if scheme not in _SCHEMES:
         raise TableError(
             f"database {text!r} has the scheme {scheme!r}; give a local directory or one of {', '.join(_SCHEMES)}"

@@ -277,10 +277,6 @@ class Ledger:
         """Which of these ids the table held when the run began and the input did not show."""
         return _is_gone(self._look_up(hashes)[1])
 
-    def gone_rows(self) -> int:
-        """How many ids are `gone`."""
-        return sum(int(_is_gone(states).sum()) for states in self._ids.all_states())
-
     def note(self, what: Noted, ids: Mapping[int, str]) -> None:
         """Keep the positions and ids of rows for the report: the first `NOTES` in the input's order.
 
