@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's announced default; silences its FutureWarning
 # Two processes of tests share the cores: a model's second thread only waits, forty times the work on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and one that a job takes sleeps while it waits
 with contextlib.suppress(ImportError):  # the tests of a GPU do without
     import hypothesis
 
@@ -69,15 +71,11 @@ def executor(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread for torch: small models are slower with several, forty times on a machine that is busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """One thread for torch before each test, whatever the one before it has left."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

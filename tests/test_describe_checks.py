@@ -22,7 +22,6 @@ from pipelines.describe import app
 from tests.describer_models import png
 from tests.test_describe import photos_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ASKED = "what is this ?"
 
 

@@ -177,7 +177,6 @@ class Card:
         monkeypatch.setattr(self.tower, "forward", small)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_memory_that_ran_out_shrinks_the_pass_itself(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda tower, **_: tower)  # how it is compiled does not matter
@@ -279,7 +278,6 @@ def groupvit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_family("groupvit", tmp_path_factory.mktemp("models") / "groupvit", seed=5)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_model_that_decides_computes_in_float32(groupvit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = resolve_spec(groupvit)
     many = np.random.default_rng(0).integers(0, 256, (12, *spec.image.shape), dtype=np.uint8)

@@ -22,8 +22,6 @@ from tests import family_models
 from tests.family_models import SAMPLES, Reference, save_family, smallest_cosine
 from tests.pictures import scene
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:

@@ -27,8 +27,6 @@ from lance_align.training.workers import ALONE
 from tests.family_models import EYE, LAYERS, Reference, bert_tokenizer, save_family, smallest_cosine
 from tests.training_pairs import gradients, row_pairs, without_dropout
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FAMILIES = ["clip", "vision-text-dual-encoder"]
 EVERY = ["align", *FAMILIES]
 

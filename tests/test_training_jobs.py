@@ -29,7 +29,6 @@ from lance_align.training.log import logged
 from tests.family_models import save_family
 from tests.training_pairs import captions
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGE = ImageSpec(resize=(32, 32), crop=(32, 32))
 
 

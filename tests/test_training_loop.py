@@ -23,8 +23,6 @@ from lance_align.training.sources import ScenePairs, draw_scene_pairs
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 from tests.family_models import save_family
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SIDE_PX = 32
 
 

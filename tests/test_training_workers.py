@@ -20,7 +20,6 @@ from lance_align.training.workers import ALONE, Workers
 from tests.family_models import save_family
 from tests.training_pairs import gradients, row_pairs, without_dropout
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 BATCH, STEPS = 13, 3  # all rows, so that the picture that is there twice is in the parts of both workers
 PARTS = (None, 2)
 
