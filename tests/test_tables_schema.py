@@ -286,7 +286,7 @@ def test_the_dataset_of_a_database(db: str, uri: str) -> None:
     ["", "memory://", "db://cloud", "http://host/x", "a\0b", "~nosuchuser/x", "bad \udcff", "file:///a%00b"],
 )
 def test_databases_that_cannot_be_used(db: str) -> None:
-    with pytest.raises(TableError, match="database|is not a path"):
+    with pytest.raises(TableError, match=r"database|is not a path"):
         table_location(db, "t")
 
 
