@@ -1,4 +1,4 @@
-"""`ray job submit` of the pipeline to a real head node, as the README shows it."""
+"""The pipeline as a user starts it on Ray: `ray job submit` to a real head node, and by itself on this machine."""
 
 from __future__ import annotations
 
@@ -79,4 +79,15 @@ def test_the_pipeline_runs_as_a_ray_job(entrypoint: list[str], dashboard: str, t
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "embedded                 30" in done.stdout
+    assert len(stored(tmp_path, "t")) == 30
+
+
+def test_the_pipeline_starts_a_ray_of_its_own(tmp_path: Path) -> None:
+    """It lives as long as the job: Linux ends processes with the thread that has started them."""
+    source = parquet(pictures(30), tmp_path / "in.parquet")
+    command = [sys.executable, "pipelines/embed.py", str(source), "--db", str(tmp_path), "--table", "t"]
+    command += ["--model", "fake", "--executor", "ray"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "plan: executor ray" in done.stdout
     assert len(stored(tmp_path, "t")) == 30

@@ -42,20 +42,22 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    with _quiet_start():
-        _start_in_time(address)
+    ended = threading.Event()
     try:
+        with _quiet_start():
+            _start_in_time(os.environ.get("RAY_ADDRESS"), ended)
         with _silent_retries():
             yield
     finally:
         ray.shutdown()
+        ended.set()
 
 
-def _start_in_time(address: str | None) -> None:
+def _start_in_time(address: str | None, ended: threading.Event) -> None:
     """Start Ray, twice at most, each time for `START_S` at most.
 
-    A raylet that died leaves ``ray.init`` waiting for ever, so it runs in a thread that can be left behind.
+    A raylet that died leaves ``ray.init`` waiting for ever, so it runs in a thread that can be left behind. Where it
+    succeeds the thread lives until the end: Linux kills Ray's processes with the thread that has started them.
 
     Raises:
         JobError: it did not start, in one line with the remedy.
@@ -63,7 +65,7 @@ def _start_in_time(address: str | None) -> None:
     error: BaseException | None = None
     for _ in range(1 if address else STARTS):
         outcome: queue.Queue[BaseException | None] = queue.Queue()
-        threading.Thread(target=_start_into, args=(address, outcome), name="ray-start", daemon=True).start()
+        threading.Thread(target=_start_into, args=(address, outcome, ended), name="ray-start", daemon=True).start()
         try:
             error = outcome.get(timeout=START_S)
         except queue.Empty:
@@ -76,13 +78,14 @@ def _start_in_time(address: str | None) -> None:
     raise JobError(said if address else f"{said}; {REMEDY}") from error
 
 
-def _start_into(address: str | None, outcome: queue.Queue[BaseException | None]) -> None:
+def _start_into(address: str | None, outcome: queue.Queue[BaseException | None], ended: threading.Event) -> None:
     try:
         _start(address)
     except BaseException as error:  # noqa: BLE001  Ray raises a bare Exception too; it is told by the job's own thread
         outcome.put(error)
     else:
         outcome.put(None)
+        ended.wait()
 
 
 def _said(error: BaseException | None) -> str:
