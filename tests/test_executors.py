@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -88,6 +89,17 @@ def test_a_ray_that_does_not_start_is_one_line_within_a_bounded_time(
     assert "\n" not in str(caught.value)
     assert "--executor local" in str(caught.value)
     assert len(tries) == (2 if error else 1)
+
+
+def test_who_listens_to_ray_data_goes_on_hearing_it() -> None:
+    from lance_align.jobs import cluster
+
+    mine = logging.StreamHandler()
+    log = logging.getLogger("ray.data")
+    log.addHandler(mine)
+    cluster._quieten()
+    log.removeHandler(mine)
+    assert mine.level == logging.NOTSET
 
 
 def refuse_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,15 @@ def test_a_signal_waits_for_the_end_of_a_commit() -> None:
     assert isinstance(stopped.value, KeyboardInterrupt)
 
 
+@pytest.fixture
+def default_handler() -> Iterator[None]:
+    """Python's own for Ctrl-C: a shell that starts something in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_handler")
 def test_handlers_are_those_from_before_afterwards() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with stopping(), stopping():

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.data  # sets its loggers up
 from ray._private import ray_logging
+from ray._private.log import PlainRayHandler
 
 from lance_align.errors import JobError
 
@@ -175,7 +176,7 @@ def _silent_retries() -> Iterator[None]:
 def _quieten() -> None:
     """Keep Ray Data's notes and stack traces for its log files."""
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+        if isinstance(handler, PlainRayHandler):  # others are those of somebody who wants to see them
             handler.setLevel(logging.CRITICAL)
     # Few rows for many actors are no mistake.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors", category=UserWarning)
