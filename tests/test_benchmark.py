@@ -29,6 +29,7 @@ from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError, JobError
 from pipelines.benchmark import benchmark
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
+from tests.scripts import run_here
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
 
@@ -45,6 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(build_model(small_config(), seed=0, warm_up=32), place, preprocessor=SMALL_PREPROCESSOR)
 
 
+@pytest.mark.slow  # half a minute
 def test_every_way_is_measured_and_gives_the_references_vectors(model: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     parts = ("--parts", "image", "--parts", "text")
@@ -150,6 +152,7 @@ def _each(sizes: dict[str, tuple[int, int]]) -> list[tuple[str, dict[str, tuple[
     return [(name, {name: size}) for name, size in sizes.items()]
 
 
+@pytest.mark.slow  # a quarter of a minute
 def test_searches_are_measured_with_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"vectors.SCENES": 30, "vectors.EMOJI": 10, "search.QUERIES": 5}.items():
         monkeypatch.setattr(f"lance_align.benchmarks.{name}", value)
@@ -173,7 +176,7 @@ def test_the_gpus_part_needs_one() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: torch sees no GPU here; the other parts of the benchmark run on the CPU\n"
-    assert run("--parts", "gpu").stderr.endswith(done.stderr)
+    assert run_here("benchmark.py", "--parts", "gpu")[2].endswith(done.stderr)
 
 
 @pytest.mark.slow  # 40 s: the whole of it, on the CPU
@@ -205,10 +208,10 @@ def test_the_gpus_benchmark_rehearsed(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
-    done = run("--model", tmp_path)
-    assert done.returncode != 0
-    assert done.stderr.startswith(f"error: {tmp_path} is not a checkpoint")
-    assert done.stderr.count("\n") == 1
+    status, _, said = run_here("benchmark.py", "--model", tmp_path)
+    assert status != 0
+    assert said.startswith(f"error: {tmp_path} is not a checkpoint")
+    assert said.count("\n") == 1
     with pytest.raises(ArgumentError, match="rounds=0; expected a number above 0"):
         benchmark(rounds=0)
 

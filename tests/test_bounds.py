@@ -77,11 +77,12 @@ def test_the_drivers_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     assert many["driver"] - few["driver"] < 200
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_disk_that_is_said_to_be_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+def test_a_disk_that_is_said_to_be_full(executor: str, tmp_path: Path) -> None:
     rows = pictures(40)
     source = parquet(rows, tmp_path / "in.parquet", group_rows=10)
     options = {"db": tmp_path, "table": "t", "model": "fake", "block_rows": 10, "commit_rows": 10, "progress": False}
+    options["executor"] = executor
     with Faults() as faults:
         faults.at("before_fragment", "disk_full", skip=2)
         with pytest.raises(JobError, match="the disk is full: free space; what is committed stays; run the same"):

@@ -28,11 +28,12 @@ ROOT = Path(__file__).parent.parent
 ROWS = 120
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    "address", [pytest.param("", id="two-clusters", marks=pytest.mark.slow), pytest.param("same", id="one-cluster")]
+    "executor",
+    [pytest.param("local", id="in-two-processes"), pytest.param("ray", id="on-one-cluster", marks=pytest.mark.slow)],
+    indirect=True,
 )
-def test_two_jobs_into_one_new_table_at_once(address: str, tmp_path: Path) -> None:
+def test_two_jobs_into_one_new_table_at_once(executor: str, tmp_path: Path) -> None:
     """Both read the same rows, in the same order: whatever one brings second is left out and counted.
 
     On one cluster of four CPUs neither holds for good what the other needs.
@@ -40,11 +41,9 @@ def test_two_jobs_into_one_new_table_at_once(address: str, tmp_path: Path) -> No
     source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=40)
     command = [sys.executable, str(ROOT / "pipelines" / "embed.py"), str(source), "--db", str(tmp_path), "--table", "t"]
     command += ["--model", "fake", "--block-rows", "10", "--commit-rows", "10", "--no-progress"]
-    if address == "same":
-        address = ray.get_runtime_context().gcs_address
     clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    if address:
-        clean["RAY_ADDRESS"] = address
+    if executor == "ray":
+        clean["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     jobs = [
         subprocess.Popen(
             [*command, "--report-json", str(tmp_path / f"{number}.json")],

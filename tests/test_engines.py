@@ -197,7 +197,9 @@ def garbage(folder: Path) -> None:
     (folder / "image.xml").write_text("<net/>")
 
 
-@pytest.mark.parametrize("damage", [cut, other, pickled, nameless, gone, garbage])
+@pytest.mark.parametrize(
+    "damage", [cut, pickled, *(pytest.param(each, marks=pytest.mark.slow) for each in (other, nameless, gone, garbage))]
+)
 def test_what_is_damaged_in_the_cache_is_made_again(
     damage: Callable[[Path], None], spec: ModelSpec, filled: Path
 ) -> None:

@@ -14,6 +14,7 @@ import lance_align
 from lance_align.errors import JobError, MissingExtraError
 from lance_align.fetching import FetchPolicy, fetch
 from tests.corpus import parquet, png, stored
+from tests.scripts import run_here
 from tests.web import body, endless, policy, serving, status
 
 ROOT = Path(__file__).parent.parent
@@ -68,12 +69,12 @@ def test_a_job_fetches_nothing_by_default(tmp_path: Path) -> None:
 
 def test_private_networks_are_not_reachable_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image\nhttp://127.0.0.1/a.png\n")
-    command = [sys.executable, "pipelines/embed.py", tmp_path / "a.csv", "--table", "t", "--fetch-hosts"]
+    command = ["embed.py", tmp_path / "a.csv", "--table", "t", "--db", tmp_path, "--fetch-hosts"]
     for options in (["127.0.0.1", "--fetch-hosts.allowed-networks", "127.0.0.1/32"], ['{"hosts": ["127.0.0.1"]}']):
-        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode in (1, 2)
-        assert done.stderr.startswith("error: ")
-        assert "Traceback" not in done.stderr
+        status, _, said = run_here(*command, *options)
+        assert status in (1, 2)
+        assert said.startswith("error: ")
+        assert "Traceback" not in said
 
 
 def test_without_the_client_the_extra_is_named() -> None:

@@ -219,6 +219,7 @@ def test_a_hub_model_is_fetched_by_name_without_code_or_pickles(hub: Hub, tmp_pa
     assert missing.startswith("model 'someone/nothing' is not in the local cache and the hub cannot be reached")
 
 
+@pytest.mark.slow  # half a minute: three new processes
 def test_where_main_has_a_pickle_alone_the_hubs_own_conversion_is_taken(hub: Hub, tmp_path: Path) -> None:
     """Made of the same pickle, by the hub's account; later from the cache, without a network too."""
     hub.fetched.clear()

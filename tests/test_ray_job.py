@@ -29,7 +29,7 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     """The address of a Ray head with ports and a folder of its own; it is gone afterwards, whatever happened."""
     folder = tempfile.mkdtemp(prefix="la-", dir="/tmp")  # socket names must be short

@@ -20,6 +20,7 @@ from lance_align.corpora.scenes import draw_scene, scenes
 from lance_align.encoders import resolve_spec
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
 from tests.family_models import save_family
+from tests.scripts import run_here
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -113,7 +114,7 @@ def test_a_signal_ends_training_in_several_processes(
 )
 def test_train_says_in_one_line_what_is_wrong(table: str, tmp_path: Path, arguments: list[str], message: str) -> None:
     given = [table if argument == "TABLE" else argument for argument in arguments]
-    status, _, stderr = run("train.py", *given, "--out", tmp_path / "out", "--steps", 1)
+    status, _, stderr = run_here("train.py", *given, "--out", tmp_path / "out", "--steps", 1)
     assert status != 0
     assert message in stderr
     assert len(stderr.strip().splitlines()) == 1
