@@ -50,6 +50,19 @@ def test_a_link_to_a_folder_on_the_way_is_not_entered(tmp_path: Path) -> None:
     assert source.left_out == {"links to folders they lie in, or that are listed": 2}
 
 
+def test_a_link_to_a_folder_above_the_input_is_not_entered(tmp_path: Path) -> None:
+    """Nor to one above a folder that a link leads to: either way leads back, and gives pictures a second name."""
+    write(tmp_path, "in/a.png", "else/deep/b.png")
+    (tmp_path / "in" / "up").symlink_to("..")
+    (tmp_path / "in" / "there").symlink_to("../else/deep")
+    (tmp_path / "else" / "deep" / "up").symlink_to("..")
+    (tmp_path / "way").symlink_to("in")
+    for folder in ("in", "way"):
+        source = open_source(tmp_path / folder)
+        assert [row["path"] for row in rows(source)] == ["a.png", "there/b.png"]
+        assert source.left_out == {"links to folders they lie in, or that are listed": 2}
+
+
 def test_a_link_to_another_folder_is_entered(tmp_path: Path) -> None:
     write(tmp_path, "in/2024/a.png", "elsewhere/b.png")
     (tmp_path / "in" / "latest").symlink_to("2024")
