@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.images import DEFAULT_LIMITS
+from lance_align.jobs.ids import bytes_text
 from lance_align.jobs.sources import tars
 from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split, with_left_out
 from lance_align.jobs.sources.folder import is_one_of
@@ -200,8 +201,8 @@ def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def _text(name: str) -> str:
-    r"""A name of a member, with each byte that is not UTF-8 as ``\xff``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name of a member; two that differ stay two."""
+    return bytes_text(name.encode("utf-8", "surrogateescape"))
 
 
 def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:
