@@ -194,7 +194,7 @@ def test_a_path_is_not_taken_for_base64(path: str, root: Path) -> None:
         read(root, path)
 
 
-@pytest.mark.parametrize("uri", ["~nosuchuser/x", "a\0b", "bad \udcff", "file:///a%00b", "file:///%ff"])
+@pytest.mark.parametrize("uri", ["", "~nosuchuser/x", "a\0b", "bad \udcff", "file:///a%00b", "file:///%ff"])
 def test_a_source_that_is_no_path_is_one_line(uri: str) -> None:
     with pytest.raises(SourceError, match=r"is not a path|cannot be opened|does not exist|cannot be reached"):
         open_source(uri)
