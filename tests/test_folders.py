@@ -130,6 +130,20 @@ def test_pictures_with_an_underscore_are_rows_and_notes_of_writers_are_not(tmp_p
     assert (rows(source), source.left_out) == ([{"n": 1}], {".md": 1})
 
 
+def test_rows_that_writers_keep_beside_data_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Of Spark's unfinished attempts; folders of partitions may begin so. A Delta table's folder has deleted rows."""
+    for number, name in enumerate(("part-0", "_split=a/part-0", "_temporary/0/part-0")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"n": [number]}), tmp_path / f"{name}.parquet")
+    source = open_source(tmp_path)
+    assert sorted(row["n"] for row in rows(source)) == [0, 1]
+    assert source.left_out == {".parquet": 1}
+    write(tmp_path, "_delta_log/0.json")
+    with pytest.raises(SourceError, match=r"is a Delta table, .* with --format parquet"):
+        open_source(tmp_path)
+    assert len(rows(open_source(tmp_path, format="parquet"))) == 2
+
+
 def test_pictures_of_other_suffixes_are_rows_by_their_content(tmp_path: Path) -> None:
     write(tmp_path, "a.png", "noext", "scan.jxl", "b.jpg.bak", "img_2024.01.05")
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
@@ -199,6 +213,13 @@ def test_a_hugging_face_image_folder_with_splits(suffix: str, tmp_path: Path) ->
         "train/deep/1.png",
     ]
     assert len(set(found.column("id").to_pylist())) == 4
+
+
+@pytest.mark.parametrize("column", ["name", "photo"])
+def test_pictures_beside_metadata_are_counted_whatever_its_columns_are_called(column: str, tmp_path: Path) -> None:
+    write(tmp_path, "a.png", "b.png")
+    (tmp_path / "metadata.csv").write_text(f"{column},n\na.png,1\n")
+    assert open_source(tmp_path).left_out == {"pictures that no metadata file names": 1}
 
 
 def test_pictures_and_another_list_are_still_asked_about(tmp_path: Path) -> None:
