@@ -69,11 +69,11 @@ def _uuid_texts(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
 
 
 def _bytes_texts(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    return _each(column, bytes_text)
+    return _each(column, _bytes_text)
 
 
-def bytes_text(value: bytes) -> str:
-    r"""Bytes as text, one for each value: doubled backslashes keep ``a\xff``, five characters, apart from the byte."""
+def _bytes_text(value: bytes) -> str:
+    r"""Doubled backslashes keep ``a\xff`` (six characters) apart from ``a`` and the byte FF."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

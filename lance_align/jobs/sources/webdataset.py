@@ -9,18 +9,18 @@ from __future__ import annotations
 import dataclasses
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from lance_align.errors import SourceError
 from lance_align.images import DEFAULT_LIMITS
-from lance_align.jobs.ids import bytes_text
 from lance_align.jobs.sources import tars
 from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split, with_left_out
 from lance_align.jobs.sources.folder import is_one_of
 from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.sources.texts import mended
 from lance_align.jobs.watchdog import beat
 
 _FIELDS: list[pa.Field[Any]] = [
@@ -140,7 +140,9 @@ def _samples(shard: Location, left: Counter[str]) -> Iterator[_Sample]:
             names[member.name] += 1
             if not missing[which]:
                 raise SourceError(f"{shard.uri} changed while it was read; wait until it is complete")
-            sample = waiting.setdefault(which, _Sample(key))
+            if which not in waiting:
+                waiting[which] = _Sample(_shown(key, missing))
+            sample = waiting[which]
             sample.add(suffix, tars.content(archive, member))
             size += member.size
             missing[which] -= 1
@@ -184,25 +186,28 @@ def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[_Which]:
 def _check(shard: Location, member: tarfile.TarInfo) -> None:
     if not member.isfile():
         raise SourceError(
-            f"{shard.uri} holds {_text(member.name)!r} as a link, without its content; pack it again with "
+            f"{shard.uri} holds {mended(member.name)!r} as a link, without its content; pack it again with "
             "tar --dereference --hard-dereference"
         )
     if member.size > MAX_MEMBER_BYTES:
         raise SourceError(
-            f"{shard.uri} holds {_text(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
+            f"{shard.uri} holds {mended(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
         )
 
 
 def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
-    """WebDataset's rule: the key ends at the first dot of the file's name."""
-    folder, _, file = _text(member.name).rpartition("/")
+    """WebDataset's rule: the key ends at the first dot of the file's name. Bytes that are no UTF-8 are surrogates."""
+    folder, _, file = member.name.rpartition("/")
     stem, _, suffix = file.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), (suffix.lower() if stem else "")
+    return (f"{folder}/{stem}" if folder else stem), (mended(suffix.lower()) if stem else "")
 
 
-def _text(name: str) -> str:
-    """A name of a member; two that differ stay two."""
-    return bytes_text(name.encode("utf-8", "surrogateescape"))
+def _shown(key: str, samples: Collection[_Which]) -> str:
+    """A key as text: itself, or with its bytes that are no UTF-8 written so that no other key of the shard reads so."""
+    text = mended(key)
+    while text != key and (text, 0) in samples:
+        text = text.replace("\\", "\\\\")
+    return text
 
 
 def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:
