@@ -225,12 +225,13 @@ def test_a_job_embeds_what_can_be_read_says_what_cannot_and_removes_nothing(tmp_
     assert run(shards, tmp_path, gone="remove").removed == 0
 
 
-def test_further_pictures_and_members_without_a_suffix_are_counted_once(tmp_path: Path) -> None:
+def test_further_pictures_hidden_members_and_those_without_a_suffix_are_counted_once(tmp_path: Path) -> None:
     members = [("a.jpg", png(1)), ("a.seg.png", png(2)), ("b.png", png(3)), ("README", b"x"), (".x.png", b"y")]
     (tmp_path / "a.tar").write_bytes(tar(members))
     for _ in range(2):
         report = run(tmp_path / "a.tar", tmp_path)
-        assert sum(report.left_out.values()) == 2
+        assert sum(report.left_out.values()) == 3
+        assert report.left_out["names that begin with a dot"] == 1  # as in a folder
         assert "left out" in report.to_text()
         assert "further pictures" in report.to_text()
         assert '"left_out"' in report.to_json()

@@ -19,6 +19,7 @@ from lance_align.images import DEFAULT_LIMITS
 from lance_align.jobs.sources import tars
 from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split, with_left_out
 from lance_align.jobs.sources.folder import is_one_of
+from lance_align.jobs.sources.listing import HIDDEN
 from lance_align.jobs.sources.location import Location, References
 from lance_align.jobs.sources.texts import mended
 from lance_align.jobs.watchdog import beat
@@ -167,7 +168,7 @@ def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[_Which]:
             beat()
             key, suffix = _key_and_suffix(member)
             if member.isfile() and not suffix:
-                left[NO_SUFFIX] += not member.name.rpartition("/")[2].startswith(".")
+                left[HIDDEN if member.name.rpartition("/")[2].startswith(".") else NO_SUFFIX] += 1
             if suffix and (member.isfile() or member.islnk() or member.issym()):
                 _check(shard, member)
                 sizes[key, names[member.name]] += 1
