@@ -17,7 +17,7 @@ from PIL import Image
 from lance_align import JobReport, embed
 from lance_align.errors import JobError, SourceError
 from lance_align.jobs.sources import Source, open_source
-from lance_align.jobs.sources.listing import UNLISTABLE
+from lance_align.jobs.sources.listing import UNLISTABLE, UNREADABLE
 from tests.corpus import png, stored
 
 LONGEST_NAME = "n" * 250
@@ -111,7 +111,19 @@ def test_gone_removes_nothing_where_a_folder_cannot_be_listed(tmp_path: Path) ->
     os.close(here)
     source = open_source(folder)
     assert source.left_out == {UNLISTABLE: 1}
-    with pytest.raises(JobError, match="1 folders of the input cannot be listed, so none of the 1 rows"):
+    with pytest.raises(JobError, match="has 1 folders that cannot be listed, so none of the 1 rows"):
+        run(folder, tmp_path, gone="remove")
+    assert len(stored(tmp_path, "t")) == 2
+
+
+def test_gone_removes_nothing_where_a_file_that_may_be_a_picture_cannot_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder, "a.png", "no_suffix")
+    run(folder, tmp_path)
+    (folder / "no_suffix").unlink()
+    (folder / "no_suffix").symlink_to("/proc/self/mem")  # a regular file that opens, and that nobody can read at 0
+    assert open_source(folder).left_out == {UNREADABLE: 1}
+    with pytest.raises(JobError, match="has 1 files of unknown suffixes that cannot be read, so none of the 1 rows"):
         run(folder, tmp_path, gone="remove")
     assert len(stored(tmp_path, "t")) == 2
 

@@ -20,6 +20,7 @@ DANGLING = "links to nothing"
 LOOPS = "links to folders they lie in, or that are listed"
 NOT_UTF8 = "names that are not UTF-8"
 UNLISTABLE = "folders that cannot be listed"
+UNREADABLE = "files of unknown suffixes that cannot be read"
 NO_FILES = "neither files nor folders"
 
 
