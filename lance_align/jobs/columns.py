@@ -91,7 +91,8 @@ def choose_columns(
     id = id or source.id or _find(own, ID_NAMES, is_id_type)  # noqa: A001
     id = id or (ID if ID in own.names else None)  # noqa: A001  which has no other place in the table
     said = image or (None if embed == "text" and keep == "bytes" else source.image)
-    shown = pa.schema([field for field in own if field.name != id or is_text_type(field.type)])  # ids may be bytes
+    names = DATA_NAMES[source.looks]  # the bytes of an id are no picture, unless they are called so
+    shown = pa.schema([f for f in own if f.name != id or is_text_type(f.type) or f.name.lower() in names])
     image = said or (None if embed == "text" else find_image(shown, source.looks))
     if image is None and embed != "text":
         _check_no_pictures(source, shown)
