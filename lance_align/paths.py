@@ -14,6 +14,8 @@ def expanded(text: str, error: type[ArgumentError]) -> Path:
         ArgumentError: of the type `error`, for text that no file can be called by.
     """
     try:
+        if not text:  # of a variable that is not set, for which Python takes the working directory
+            raise ValueError("it is empty")
         if "\0" in text:
             raise ValueError("it holds a NUL character")
         text.encode()  # undecodable bytes of a command line arrive as surrogates, which pyarrow cannot pass on

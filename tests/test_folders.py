@@ -17,7 +17,7 @@ from PIL import Image
 from lance_align import JobReport, embed
 from lance_align.errors import JobError, SourceError
 from lance_align.jobs.sources import Source, open_source
-from lance_align.jobs.sources.listing import UNLISTABLE
+from lance_align.jobs.sources.listing import UNLISTABLE, UNREADABLE
 from tests.corpus import png, stored
 
 LONGEST_NAME = "n" * 250
@@ -48,6 +48,19 @@ def test_a_link_to_a_folder_on_the_way_is_not_entered(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert [row["path"] for row in rows(source)] == ["a.png", "deep/b.png"]
     assert source.left_out == {"links to folders they lie in, or that are listed": 2}
+
+
+def test_a_link_to_a_folder_above_the_input_is_not_entered(tmp_path: Path) -> None:
+    """Nor to one above a folder that a link leads to: either way leads back, and gives pictures a second name."""
+    write(tmp_path, "in/a.png", "else/deep/b.png")
+    (tmp_path / "in" / "up").symlink_to("..")
+    (tmp_path / "in" / "there").symlink_to("../else/deep")
+    (tmp_path / "else" / "deep" / "up").symlink_to("..")
+    (tmp_path / "way").symlink_to("in")
+    for folder in ("in", "way"):
+        source = open_source(tmp_path / folder)
+        assert [row["path"] for row in rows(source)] == ["a.png", "there/b.png"]
+        assert source.left_out == {"links to folders they lie in, or that are listed": 2}
 
 
 def test_a_link_to_another_folder_is_entered(tmp_path: Path) -> None:
@@ -98,7 +111,19 @@ def test_gone_removes_nothing_where_a_folder_cannot_be_listed(tmp_path: Path) ->
     os.close(here)
     source = open_source(folder)
     assert source.left_out == {UNLISTABLE: 1}
-    with pytest.raises(JobError, match="1 folders of the input cannot be listed, so none of the 1 rows"):
+    with pytest.raises(JobError, match="has 1 folders that cannot be listed, so none of the 1 rows"):
+        run(folder, tmp_path, gone="remove")
+    assert len(stored(tmp_path, "t")) == 2
+
+
+def test_gone_removes_nothing_where_a_file_that_may_be_a_picture_cannot_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder, "a.png", "no_suffix")
+    run(folder, tmp_path)
+    (folder / "no_suffix").unlink()
+    (folder / "no_suffix").symlink_to("/proc/self/mem")  # a regular file that opens, and that nobody can read at 0
+    assert open_source(folder).left_out == {UNREADABLE: 1}
+    with pytest.raises(JobError, match="has 1 files of unknown suffixes that cannot be read, so none of the 1 rows"):
         run(folder, tmp_path, gone="remove")
     assert len(stored(tmp_path, "t")) == 2
 
@@ -115,6 +140,20 @@ def test_pictures_with_an_underscore_are_rows_and_notes_of_writers_are_not(tmp_p
         (tmp_path / "data" / name).write_bytes(b"x")
     source = open_source(tmp_path / "data")
     assert (rows(source), source.left_out) == ([{"n": 1}], {".md": 1})
+
+
+def test_rows_that_writers_keep_beside_data_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Of Spark's unfinished attempts; folders of partitions may begin so. A Delta table's folder has deleted rows."""
+    for number, name in enumerate(("part-0", "_split=a/part-0", "_temporary/0/part-0")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"n": [number]}), tmp_path / f"{name}.parquet")
+    source = open_source(tmp_path)
+    assert sorted(row["n"] for row in rows(source)) == [0, 1]
+    assert source.left_out == {".parquet": 1}
+    write(tmp_path, "_delta_log/0.json")
+    with pytest.raises(SourceError, match=r"is a Delta table, .* with --format parquet"):
+        open_source(tmp_path)
+    assert len(rows(open_source(tmp_path, format="parquet"))) == 2
 
 
 def test_pictures_of_other_suffixes_are_rows_by_their_content(tmp_path: Path) -> None:
@@ -186,6 +225,13 @@ def test_a_hugging_face_image_folder_with_splits(suffix: str, tmp_path: Path) ->
         "train/deep/1.png",
     ]
     assert len(set(found.column("id").to_pylist())) == 4
+
+
+@pytest.mark.parametrize("column", ["name", "photo"])
+def test_pictures_beside_metadata_are_counted_whatever_its_columns_are_called(column: str, tmp_path: Path) -> None:
+    write(tmp_path, "a.png", "b.png")
+    (tmp_path / "metadata.csv").write_text(f"{column},n\na.png,1\n")
+    assert open_source(tmp_path).left_out == {"pictures that no metadata file names": 1}
 
 
 def test_pictures_and_another_list_are_still_asked_about(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from lance_align import JobReport
 from lance_align.errors import ArgumentError, SourceError
+from lance_align.fetching import FetchPolicy
 from lance_align.jobs.columns import choose_columns
 from lance_align.jobs.progress import Lines, State, beating, reporter
 from lance_align.jobs.report import parse_max_errors, too_many
@@ -118,6 +119,13 @@ TYPES = {
     "image_0": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     "image_1": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     "image_url": pa.string(),
+    "img": pa.dictionary(pa.int8(), pa.binary()),
+    "_id": pa.binary(),
+    "url": pa.string(),
+    "file_names": pa.list_(pa.string()),
+    "input_file_name": pa.string(),
+    "photos": pa.int64(),
+    "Picture": pa.binary(99),
     "left": pa.binary(),
     "right": pa.binary(),
     "picture": pa.binary(),
@@ -141,6 +149,9 @@ TYPES = {
         (["images", "caption"], {"embed": "text"}, (None, None, "caption", None, ("images", "caption"))),
         (["score", "hash", "image"], {"id": "hash"}, ("image", "bytes", None, "hash", ("score",))),
         (["uuid", "image"], {}, ("image", "bytes", None, "uuid", ())),
+        (["_id", "caption"], {}, (None, None, "caption", "_id", ("caption",))),
+        (["img", "caption"], {}, ("img", "bytes", None, None, ("caption",))),
+        (["photos", "caption"], {}, (None, None, "caption", None, ("photos", "caption"))),
         (["image_source", "score"], {}, (None, None, "image_source", None, ("image_source", "score"))),
     ],
 )
@@ -169,6 +180,10 @@ def test_columns_are_recognised_by_name_and_type(
         ),
         (["image_urls", "caption"], {"embed": "both"}, r"'image_urls' holds several images a row"),
         (["image_url", "caption"], {}, r"a column that may be the images: image_url .*--image image_url"),
+        (["input_file_name", "caption"], {}, r"a column that may be the images: .*--image input_file_name"),
+        (["file_names", "caption"], {}, r"'file_names' holds several images a row.*--image, or"),
+        (["Picture", "caption"], {}, r"a column that may be the images: Picture .*another column with --image, or"),
+        (["url", "score"], {}, r"no column that looks like texts"),
         (["images", "caption"], {"image": "images"}, r"image column 'images' is list<.*expected binary"),
         (
             ["file_name", "score"],
@@ -184,6 +199,21 @@ def test_what_is_not_clear_is_asked_and_not_passed_over(
     pq.write_table(pa.schema([(name, TYPES[name]) for name in names]).empty_table(), tmp_path / "in.parquet")
     with pytest.raises(SourceError, match=message):
         choose_columns(open_source(tmp_path / "in.parquet"), **said)
+
+
+def test_a_column_called_id_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1.0], "caption": ["a"]}), tmp_path / "in.parquet")
+    with pytest.raises(SourceError, match=r"id column 'id' is double; expected text, .*--drop id"):
+        choose_columns(open_source(tmp_path / "in.parquet"))
+    assert choose_columns(open_source(tmp_path / "in.parquet", drop=["id"]), drop=["id"]).id is None
+
+
+def test_addresses_are_pictures_where_hosts_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"URL": ["https://a.example/b.png"], "TEXT": ["a"]}), tmp_path / "in.parquet")
+    assert choose_columns(open_source(tmp_path / "in.parquet")).text == "TEXT"
+    fetching = FetchPolicy(hosts=("a.example",))
+    with pytest.raises(SourceError, match=r"may be the images: URL .*--image URL"):
+        choose_columns(open_source(tmp_path / "in.parquet", fetching=fetching))
 
 
 def test_the_names_of_files_in_a_folder_are_no_captions(tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_long_row_groups_are_cut_in_ranges(tmp_path: Path) -> None:
     assert rows_of(source).equals(numbers)
 
 
+def test_a_stream_is_read_to_its_end_mark(tmp_path: Path) -> None:
+    """pyarrow takes a stream that is cut between two messages for a whole one, and reads one of two joined."""
+    whole = write(RICH, tmp_path / "rows.arrows").read_bytes()
+    messages = [number for number in range(len(whole)) if whole.startswith(b"\xff\xff\xff\xff", number)]
+    cut = (tmp_path / "a.arrows", tmp_path / "b.arrows", tmp_path / "c.arrows")
+    for path, data in zip(cut, (whole[:-8], whole[: messages[-2]], whole + whole), strict=True):
+        path.write_bytes(data)
+        with pytest.raises(SourceError, match=r"ends without its end mark|bytes follow its end mark"):
+            rows_of(open_source(path))
+    assert rows_of(open_source(tmp_path / "rows.arrows")).num_rows == 2500
+
+
 def test_file_uri_is_the_path(tmp_path: Path) -> None:
     path = write(RICH, tmp_path / "rows.parquet")
     assert rows_of(open_source(path.as_uri())).equals(rows_of(open_source(path)))
@@ -194,6 +206,14 @@ def test_a_lance_table_is_read_without_its_deleted_rows(tmp_path: Path) -> None:
     source = open_source(path)
     lance.dataset(path).delete("true")  # after the job began: its version is fixed
     assert rows_of(source).column("id").to_pylist() == list(range(1, 2500, 2))
+
+
+def test_a_lance_table_that_is_cut_is_named(tmp_path: Path) -> None:
+    source = open_source(write(RICH, tmp_path / "rows.lance"))
+    for file in (tmp_path / "rows.lance" / "data").iterdir():
+        file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(SourceError, match=r"rows\.lance cannot be read as a Lance table"):
+        rows_of(source)
 
 
 def test_a_folder_of_images_is_a_list_of_relative_paths(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import lancedb
@@ -194,10 +195,16 @@ def test_a_path_is_not_taken_for_base64(path: str, root: Path) -> None:
         read(root, path)
 
 
-@pytest.mark.parametrize("uri", ["~nosuchuser/x", "a\0b", "bad \udcff", "file:///a%00b", "file:///%ff"])
+@pytest.mark.parametrize("uri", ["", "~nosuchuser/x", "a\0b", "bad \udcff", "file:///a%00b", "file:///%ff"])
 def test_a_source_that_is_no_path_is_one_line(uri: str) -> None:
     with pytest.raises(SourceError, match=r"is not a path|cannot be opened|does not exist|cannot be reached"):
         open_source(uri)
+
+
+def test_a_source_of_another_type_is_one_line() -> None:
+    for source in (None, 5, ["a"]):
+        with pytest.raises(SourceError, match="expected a path or a URI"):
+            open_source(cast(Any, source))
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "a\0b", "owner/na\0me", "bad \udcff"])

@@ -127,6 +127,10 @@ def test_two_columns_of_one_name_are_refused() -> None:
         (pa.string_view(), "change to string"),
         (pa.month_day_nano_interval(), "cannot store"),
         (pa.run_end_encoded(pa.int32(), pa.string()), "cannot store"),
+        (pa.struct([]), "cannot store"),  # these and the next are taken, and then the table cannot be read
+        (pa.map_(pa.string(), pa.list_(pa.struct({"a": pa.struct([])}))), "cannot store"),
+        (pa.list_(pa.string(), 2), "cannot store"),
+        (pa.struct({"a": pa.list_(pa.struct({"b": pa.int8()}), 2)}), "cannot store"),
     ],
 )
 def test_a_type_lance_would_lose_is_refused(kind: pa.DataType, said: str) -> None:

@@ -193,8 +193,11 @@ def test_roles_go_by_the_plain_suffix_and_then_by_the_last(tmp_path: Path) -> No
 
 
 def test_names_that_are_not_utf_8_are_keys(tmp_path: Path) -> None:
-    found = rows(tar([("caf\udce9.png", b"1"), ("caf\udce8.png", b"2")], tarfile.GNU_FORMAT), tmp_path)
-    assert [row["key"] for row in found] == ["a.tar/caf\\xe9", "a.tar/caf\\xe8"]
+    """Beside a name that reads so two samples stay two; a name that is UTF-8 stays as it is, whatever is in it."""
+    names = ["caf\udce9", "caf\udce8", "caf\\xe9"]
+    found = rows(tar([(f"{name}.png", b"1") for name in names], tarfile.GNU_FORMAT), tmp_path)
+    assert [row["key"] for row in found] == ["a.tar/caf\\\\xe9", "a.tar/caf\\xe8", "a.tar/caf\\xe9"]
+    assert not any(row["members"] for row in found)
 
 
 def run(source: Path, db: Path, **options: Any) -> JobReport:
@@ -222,12 +225,13 @@ def test_a_job_embeds_what_can_be_read_says_what_cannot_and_removes_nothing(tmp_
     assert run(shards, tmp_path, gone="remove").removed == 0
 
 
-def test_further_pictures_and_members_without_a_suffix_are_counted_once(tmp_path: Path) -> None:
+def test_further_pictures_hidden_members_and_those_without_a_suffix_are_counted_once(tmp_path: Path) -> None:
     members = [("a.jpg", png(1)), ("a.seg.png", png(2)), ("b.png", png(3)), ("README", b"x"), (".x.png", b"y")]
     (tmp_path / "a.tar").write_bytes(tar(members))
     for _ in range(2):
         report = run(tmp_path / "a.tar", tmp_path)
-        assert sum(report.left_out.values()) == 2
+        assert sum(report.left_out.values()) == 3
+        assert report.left_out["names that begin with a dot"] == 1  # as in a folder
         assert "left out" in report.to_text()
         assert "further pictures" in report.to_text()
         assert '"left_out"' in report.to_json()

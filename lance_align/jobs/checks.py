@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any, get_args
 
 from lance_align.errors import ArgumentError
 
@@ -20,6 +22,29 @@ def check_positive(**numbers: float | None) -> None:
     for name, value in numbers.items():
         if value is not None and value <= 0:
             raise ArgumentError(f"{name}={value}; expected a number above 0")
+
+
+def check_choices(*, words: Any, **choices: object) -> None:
+    """Refuse options that are none of the texts of a `Literal`.
+
+    Raises:
+        ArgumentError: names the first, and the texts.
+    """
+    for name, value in choices.items():
+        if value not in get_args(words):
+            raise ArgumentError(f"{name}={value!r}; expected one of {', '.join(get_args(words))}")
+
+
+def check_texts(**lists: Any) -> None:
+    """Refuse options that are no lists of texts; of a single text each character would count.
+
+    Raises:
+        ArgumentError: names the first.
+    """
+    for name, values in lists.items():
+        listed = isinstance(values, Collection) and not isinstance(values, str)
+        if not listed or not all(isinstance(value, str) for value in values):
+            raise ArgumentError(f"{name}={values!r:.80}; expected a list of texts")
 
 
 def check_device(device: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,10 +22,12 @@ ImageKind = Literal["bytes", "path", "struct"]
 
 # Columns that hold pictures by their names too, but not clearly: several a row, numbered, or behind a network.
 _OF_A_PICTURE = r"s?([_ -]?(url|uri|link|path|file|file_?name)s?)?([_ -]?\d+)?"
+_OF_FILES = r"(.+[_ -])?file_?names?"  # as image folders call several in a row
 _NEARLY_NAMED: Mapping[Looks, re.Pattern[str]] = {
-    "images": re.compile(f"(image|img|picture|photo){_OF_A_PICTURE}"),
-    "videos": re.compile(f"(video|clip|movie){_OF_A_PICTURE}"),
+    "images": re.compile(f"(image|img|picture|photo){_OF_A_PICTURE}|{_OF_FILES}"),
+    "videos": re.compile(f"(video|clip|movie){_OF_A_PICTURE}|{_OF_FILES}"),
 }
+_ADDRESSES = frozenset({"url", "urls", "link", "href"})  # of pages as often as of pictures, never texts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +88,14 @@ def choose_columns(
     offered = pa.schema([field for field in schema if field.name not in drop])
     # Where folders' names say a column, all rows of a folder have one value: a label, but no role.
     own = pa.schema([field for field in offered if field.name not in source.partitions])
-    said = image or (None if embed == "text" and keep == "bytes" else source.image)
-    image = said or (None if embed == "text" else find_image(own, source.looks))
-    if image is None and embed != "text":
-        _check_no_pictures(source, own)
     id = id or source.id or _find(own, ID_NAMES, is_id_type)  # noqa: A001
+    id = id or (ID if ID in own.names else None)  # noqa: A001  which has no other place in the table
+    said = image or (None if embed == "text" and keep == "bytes" else source.image)
+    names = DATA_NAMES[source.looks]  # the bytes of an id are no picture, unless they are called so
+    shown = pa.schema([f for f in own if f.name != id or is_text_type(f.type) or f.name.lower() in names])
+    image = said or (None if embed == "text" else find_image(shown, source.looks))
+    if image is None and embed != "text":
+        _check_no_pictures(source, shown)
     needs_text = embed in ("text", "both") or image is None
     text = text or source.text or _find_text(source, own, needed=needs_text, taken=(image, id))
     embed = embed or ("image" if image is not None else "text")
@@ -133,7 +139,10 @@ def _check_roles(
         if not is_text_type(schema.field(text).type):
             raise SourceError(f"text column {text!r} is {schema.field(text).type}; expected strings")
     if id is not None and not is_id_type(schema.field(id).type):
-        raise SourceError(f"id column {id!r} is {schema.field(id).type}; expected {ID_TYPES}")
+        raise SourceError(
+            f"id column {id!r} is {schema.field(id).type}; expected {ID_TYPES}; cast it, or leave it out with --drop "
+            f"{shlex.quote(id)}"
+        )
     if id is not None and id == image and _is_image_data(schema.field(id).type):
         raise SourceError(f"id column {id!r} is {schema.field(id).type}, the {looks} themselves; expected their names")
     if id != ID and ID in schema.names and id is not None:
@@ -163,6 +172,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_image_data(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
     return _is_binary(kind) or (
         pa.types.is_struct(kind) and "bytes" in kind.names and _is_binary(kind.field("bytes").type)
     )
@@ -188,13 +199,16 @@ def _check_no_pictures(source: Source, offered: pa.Schema) -> None:
         SourceError: names those columns.
     """
     looks = source.looks
-    found = [field for field in offered if _may_be_image(field, looks)]
+    fetches = bool(source.references.fetching.hosts)  # then the addresses are those of pictures
+    found = [
+        field for field in offered if _may_be_image(field, looks) or (fetches and field.name.lower() in _ADDRESSES)
+    ]
     if not found:
         return
     names = ", ".join(f"{field.name} ({field.type})" for field in found)
     lists = [field.name for field in found if _is_listing(field.type)]
     several = f" {lists[0]!r} holds several {looks} a row: give each a row of its own first." if lists else ""
-    one = next((field.name for field in found if field.name not in lists), None)
+    one = next((field.name for field in found if _is_image_data(field.type) or is_text_type(field.type)), None)
     remedy = f"name one with --image {one}, " if one is not None else "name another column with --image, "
     raise SourceError(
         f"{source.location.uri} has {'columns' if len(found) > 1 else 'a column'} that may be the {looks}: {names}."
@@ -203,10 +217,10 @@ def _check_no_pictures(source: Source, offered: pa.Schema) -> None:
 
 
 def _may_be_image(field: pa.Field[Any], looks: Looks) -> bool:
+    """By what it holds, or by a name that says so; numbers with such a name are counts, or name rows elsewhere."""
     kind: Any = field.type.value_type if _is_listing(field.type) else field.type
-    return _is_image_data(kind) or (
-        is_text_type(kind) and _NEARLY_NAMED[looks].fullmatch(field.name.lower()) is not None
-    )
+    named = _NEARLY_NAMED[looks].fullmatch(field.name.lower()) is not None
+    return _is_image_data(kind) or (named and not pa.types.is_primitive(field.type))
 
 
 def _is_listing(kind: pa.DataType) -> bool:
@@ -222,7 +236,7 @@ def _find_text(source: Source, offered: pa.Schema, *, needed: bool, taken: Seque
     named = _find(offered, TEXT_NAMES, is_text_type)
     if named is not None or not needed:
         return named
-    no_texts = {*taken, *ID_NAMES, *PATH_NAMES[source.looks]}
+    no_texts = {*taken, *ID_NAMES, *PATH_NAMES[source.looks], *_ADDRESSES}
     texts = [
         field.name
         for field in offered

@@ -18,7 +18,7 @@ from lance_align.errors import JobError
 from lance_align.fetching import FetchPolicy, fetch_policy
 from lance_align.formats import named_formats
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits
-from lance_align.jobs.checks import check_device, check_positive, check_writable
+from lance_align.jobs.checks import check_choices, check_device, check_positive, check_texts, check_writable
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.choice import check_executor, executors
@@ -187,6 +187,10 @@ def embed(
         engine=engine,
         precision=precision,
     )
+    check_choices(words=Keep, keep=keep)
+    if embed is not None:
+        check_choices(words=Embed, embed=embed)
+    check_texts(drop=drop)
     check_executor(executor, options)
     check_device(device)
     check_writable("log file", log_file)

@@ -7,9 +7,10 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from lance_align.errors import ArgumentError, LanceAlignError, MissingExtraError
+from lance_align.errors import LanceAlignError, MissingExtraError
+from lance_align.jobs.checks import check_choices
 from lance_align.jobs.failures import GO_ON, ray_errors
 from lance_align.jobs.report import JobReport
 from lance_align.tables.creation import open_table
@@ -33,8 +34,7 @@ def check_indexing(index: str) -> None:
         ArgumentError: not one of `Indexing`.
         MissingExtraError: ``distributed``, and lance-ray is not installed.
     """
-    if index not in get_args(Indexing):
-        raise ArgumentError(f"index={index!r}; expected one of {', '.join(get_args(Indexing))}")
+    check_choices(words=Indexing, index=index)
     if index == "distributed" and not _has_lance_ray():
         raise MissingExtraError(LANCE_RAY, "distributed")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
-from lance_align.errors import ArgumentError
+from lance_align.jobs.checks import check_choices
 from lance_align.jobs.ledger.ledger import OnChanged
 from lance_align.jobs.report import JobReport, RowPlace, short, too_many
 
@@ -32,8 +32,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name, words in (("duplicates", Duplicates), ("on_changed", OnChanged), ("gone", WhenGone)):
-            if getattr(self, name) not in get_args(words):
-                raise ArgumentError(f"{name}={getattr(self, name)!r}; expected one of {', '.join(get_args(words))}")
+            check_choices(words=words, **{name: getattr(self, name)})
 
     def objection(self, report: JobReport) -> str | None:
         """Why a run that came to its end counts as failed, in one line; None if it does not."""

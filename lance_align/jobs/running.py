@@ -24,7 +24,7 @@ from lance_align.jobs.report import JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.jobs.sources import Source
-from lance_align.jobs.sources.listing import UNLISTABLE
+from lance_align.jobs.sources.listing import UNLISTABLE, UNREADABLE
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.spec import ModelSpec
@@ -131,10 +131,13 @@ class Job:
                 f"the input has no rows at all, so none of the {gone.rows:,} rows of the table was removed; is it the "
                 "right input? gone='list' only counts them"
             )
-        if UNLISTABLE in self.source.left_out:
+        unknown = [
+            f"{count:,} {kind}" for kind, count in self.source.left_out.items() if kind in (UNLISTABLE, UNREADABLE)
+        ]
+        if unknown:
             raise JobError(
-                f"{self.source.left_out[UNLISTABLE]:,} folders of the input cannot be listed, so none of the "
-                f"{gone.rows:,} rows that it seems to lack was removed; gone='list' only counts them",
+                f"the input has {' and '.join(unknown)}, so none of the {gone.rows:,} rows that it seems to lack was "
+                "removed; gone='list' only counts them",
                 report,
             )
         removed = registry.remove_gone()

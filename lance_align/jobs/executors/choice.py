@@ -12,9 +12,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from lance_align.errors import ArgumentError
+from lance_align.jobs.checks import check_choices
 from lance_align.jobs.executors.base import ExecutorName
 from lance_align.jobs.executors.local import LocalExecutor
 from lance_align.jobs.shape import ShapeOptions
@@ -88,8 +89,7 @@ def check_executor(name: str, options: ShapeOptions) -> None:
     Raises:
         ArgumentError: an unknown name, or one process is to be several.
     """
-    if name not in get_args(ExecutorName):
-        raise ArgumentError(f"executor={name!r}; expected one of {', '.join(get_args(ExecutorName))}")
+    check_choices(words=ExecutorName, executor=name)
     if name == "local" and _several(options):
         raise ArgumentError(
             f"actors={options.actors}, readers={options.readers} with executor='local', which has one of each; leave "

@@ -77,13 +77,24 @@ class ArrowSource(Source):
         location = self.location.at(split.path)
         with _reading(location, "Arrow IPC"), _opened(location) as file:
             if split.group is None:
-                for batch in ipc.open_stream(file):
-                    yield pa.Table.from_batches([batch])
+                yield from _stream(file)
             else:
                 names = ipc.open_file(file).schema.names  # of this file: the order may be another one in each
                 included = [names.index(column) for column in columns if column in names]
                 options = ipc.IpcReadOptions(included_fields=included)
                 yield pa.Table.from_batches([ipc.open_file(file, options=options).get_batch(split.group)])
+
+
+def _stream(file: pa.NativeFile) -> Iterator[pa.Table]:
+    """The batches of an IPC stream; its end mark, for which pyarrow does not ask, tells that it is whole."""
+    reader, start = ipc.open_stream(file), file.tell()
+    for batch in reader:
+        start = file.tell()
+        yield pa.Table.from_batches([batch])
+    if file.tell() == start:
+        raise pa.ArrowInvalid("it ends without its end mark, so it may have been cut; write it again")
+    if file.tell() < file.size():
+        raise pa.ArrowInvalid(f"bytes follow its end mark at {file.tell()}: are two streams joined? Write it again")
 
 
 def open_parquet(

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lance_align.errors import SourceError
 from lance_align.jobs.sources.base import Looks, Source, Split, ranges
 from lance_align.jobs.sources.content import HEAD_BYTES, kind_of
+from lance_align.jobs.sources.listing import UNREADABLE
 from lance_align.jobs.sources.location import Location, References
 
 # Files that claim to be images or videos. Some of these formats are refused later, row by row, with a reason.
@@ -61,7 +62,7 @@ def open_folder(
     Raises:
         SourceError: no file is one.
     """
-    pictures, others = told_apart(location, files, looks)
+    pictures, others, closed = told_apart(location, files, looks)
     if not pictures:
         raise SourceError(
             f"{location.uri} holds no {looks} ({len(files)} files of other kinds); expected files such as "
@@ -76,7 +77,7 @@ def open_folder(
         schema=pa.schema([pa.field(PATH, pa.string())]),
         splits=splits,
         references=References(location, allow_outside),
-        left_out=left_over(others),
+        left_out=left_over(others) + Counter({UNREADABLE: len(closed)}),
         image=PATH,
         id=PATH,
     )
@@ -87,8 +88,8 @@ def with_labels(source: FolderSource) -> FolderSource:
     return dataclasses.replace(source, schema=source.schema.append(pa.field(LABEL, pa.string())))
 
 
-def told_apart(location: Location, files: Iterable[str], looks: Looks) -> tuple[tuple[str, ...], list[str]]:
-    """The pictures (or videos) among files, relative to the location, and the other files.
+def told_apart(location: Location, files: Iterable[str], looks: Looks) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """The pictures (or videos) among files, relative to the location, the other files, and those of which nobody knows.
 
     Of each unknown suffix the first `SNIFFED` files are looked into. If none of them is a picture, no other is looked
     into; if all are, so are the others.
@@ -101,16 +102,17 @@ def told_apart(location: Location, files: Iterable[str], looks: Looks) -> tuple[
         else:
             unknown.setdefault(_suffix(path), []).append(path)
     others: list[str] = []
+    closed: list[str] = []
     for paths in unknown.values():
-        found = [path for path in paths[:SNIFFED] if _holds(location.at(path), looks)]
+        found = [path for path in paths[:SNIFFED] if _holds(location.at(path), looks, closed)]
         rest = paths[SNIFFED:]
         if found and len(found) < SNIFFED:
-            found += [path for path in rest if _holds(location.at(path), looks)]
+            found += [path for path in rest if _holds(location.at(path), looks, closed)]
         elif found:
             found += rest
         pictures += found
-        others += set(paths).difference(found)
-    return tuple(map(location.relative, sorted(pictures))), others
+        others += set(paths).difference(found, closed)
+    return tuple(map(location.relative, sorted(pictures))), others, closed
 
 
 def left_over(files: Iterable[str]) -> Counter[str]:
@@ -131,9 +133,10 @@ def _suffix(path: str) -> str:
     return f".{suffix.lower()}" if period else "no suffix"
 
 
-def _holds(file: Location, looks: Looks) -> bool:
+def _holds(file: Location, looks: Looks, closed: list[str]) -> bool:
     try:
         with file.filesystem.open_input_stream(file.path, compression=None) as stream:
             return kind_of(stream.read(HEAD_BYTES)) == looks
     except (OSError, pa.ArrowException):
+        closed.append(file.path)
         return False

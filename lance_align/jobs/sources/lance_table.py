@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -32,15 +33,17 @@ class LanceSource(Source):
 
     def tables(self, split: Split, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of the fragment's range, without deleted ones; other columns are not read."""
-        fragment: Any = lance.dataset(self.location.uri, version=self.version).get_fragment(split.group or 0)
+        with _reading(self.location):
+            fragment: Any = lance.dataset(self.location.uri, version=self.version).get_fragment(split.group or 0)
         start, stop, rows = split.start, split.start + (split.rows or 0), FIRST_ROWS
         while start < stop:
-            table = fragment.to_table(
-                columns=list(columns),
-                offset=start,
-                limit=min(rows, stop - start),
-                blob_handling=BLOBS,
-            )
+            with _reading(self.location):
+                table = fragment.to_table(
+                    columns=list(columns),
+                    offset=start,
+                    limit=min(rows, stop - start),
+                    blob_handling=BLOBS,
+                )
             if not table.num_rows:
                 raise SourceError(f"{self.location.uri}: fragment {split.group} ends {stop - start:,} rows early")
             yield table
@@ -57,7 +60,7 @@ def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] =
     Raises:
         SourceError: there is no table, or it cannot be read.
     """
-    try:
+    with _reading(location):
         dataset = lance.dataset(location.uri)
         schema: pa.Schema = dataset.scanner(blob_handling=BLOBS).projected_schema
         splits = [
@@ -65,8 +68,6 @@ def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] =
             for fragment in dataset.get_fragments()
             for start, rows in ranges(fragment.count_rows(), SPLIT_ROWS)
         ]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SourceError(f"{location.uri} cannot be read as a Lance table: {first_line(error)}") from error
     return LanceSource(
         location=location,
         schema=unified(location, [(location.path, schema)], drop=drop),
@@ -75,3 +76,11 @@ def open_lance(location: Location, *, allow_outside: bool, drop: Sequence[str] =
         references=References(location.parent(), allow_outside),
         version=dataset.version,
     )
+
+
+@contextlib.contextmanager
+def _reading(location: Location) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # pyarrow's are among them
+        raise SourceError(f"{location.uri} cannot be read as a Lance table: {first_line(error)}") from error

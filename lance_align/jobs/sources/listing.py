@@ -6,6 +6,7 @@ import dataclasses
 import os
 import posixpath
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -19,6 +20,7 @@ DANGLING = "links to nothing"
 LOOPS = "links to folders they lie in, or that are listed"
 NOT_UTF8 = "names that are not UTF-8"
 UNLISTABLE = "folders that cannot be listed"
+UNREADABLE = "files of unknown suffixes that cannot be read"
 NO_FILES = "neither files nor folders"
 
 
@@ -60,11 +62,10 @@ class _Walk:
     def listing(self) -> Listing:
         path = self._root.path
         try:
-            state = os.stat(path)  # noqa: PTH116  as below
-            entries = _entries(path)
+            way, entries = _way(path), _entries(path)
         except OSError as error:
             raise SourceError(f"{self._root.uri} cannot be listed: {error.strerror}") from error
-        waiting = [(entries, frozenset({(state.st_dev, state.st_ino)}))]
+        waiting = [(entries, way)]
         while waiting:
             entries, way = waiting.pop()
             for entry in entries:
@@ -72,7 +73,8 @@ class _Walk:
                 if kind == "folder":
                     try:
                         state = entry.stat()
-                        waiting.append((_entries(entry.path), way | {(state.st_dev, state.st_ino)}))
+                        deeper = _way(entry.path) if entry.is_symlink() else {(state.st_dev, state.st_ino)}
+                        waiting.append((_entries(entry.path), way | deeper))
                     except OSError:
                         self._left_out[UNLISTABLE] += 1
                 elif kind == "file":
@@ -104,6 +106,13 @@ class _Walk:
             return False
         self._followed.add((link.st_dev, link.st_ino))
         return True
+
+
+def _way(path: str) -> frozenset[tuple[int, int]]:
+    """A folder and those it really lies in, by device and inode: a link to one of them leads back."""
+    real = Path(path).resolve()
+    states = [folder.stat() for folder in (real, *real.parents)]
+    return frozenset((state.st_dev, state.st_ino) for state in states)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:

@@ -75,7 +75,10 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     Raises:
         SourceError: a scheme that pyarrow has no filesystem for, or what cannot be a path.
     """
-    text = os.fspath(uri)
+    try:
+        text = os.fsdecode(uri)  # also of bytes, as `os.listdir` gives them
+    except TypeError:
+        raise SourceError(f"the source is {uri!r:.80}; expected a path or a URI") from None
     if "://" not in text:
         # abspath: links stay, .. goes
         return Location(pafs.LocalFileSystem(), os.path.abspath(expanded(text, SourceError)))  # noqa: PTH100

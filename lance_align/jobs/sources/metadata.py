@@ -49,11 +49,9 @@ def open_metadata(files: Source, pictures: Sequence[str]) -> MetadataSource:
     """
     parts = {field.name: getattr(files, field.name) for field in dataclasses.fields(Source)}
     source = MetadataSource(**parts, files=dataclasses.replace(files, splits=()))
-    columns = [name for name in source.schema.names if _names_files(source.schema.field(name))]
-    if not pictures or not columns:
-        return source
+    columns = [field.name for field in source.schema if is_text_type(field.type)]  # --image may name any of them
     unnamed = set(pictures)
-    for split in source.splits:
+    for split in source.splits if pictures and columns else ():
         for table in source.read(split, columns=columns):
             for column in table.columns:
                 names: list[Any] = column.to_pylist()

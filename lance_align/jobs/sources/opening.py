@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import posixpath
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -49,6 +51,7 @@ _SUFFIXES: dict[str, Format] = {
     ".tar.xz": "webdataset",
     ".tar.zst": "webdataset",
 }
+_BESIDE_DATA = re.compile("/_[^/=]*(/|$)")  # _metadata, _temporary, _delta_log: no reader takes them for rows
 _SUFFIX_HELP = "a folder of {looks}, .parquet, .arrow, .feather, .csv, .tsv, .jsonl, .tar or .lance"
 
 
@@ -127,7 +130,7 @@ def _opened_folder(location: Location, format: Format | None, options: _Options)
     if kind == "images":
         source = _open(kind, location, list(listing.files), options)
     else:
-        files = [path for path in listing.files if _format_by_name(path, looks) == kind]
+        files = [path for path in listing.files if _format_by_name(path.removeprefix(location.path), looks) == kind]
         if not files:
             raise SourceError(f"{location.uri} holds no {kind} files ({len(listing.files)} of other kinds)")
         source = _open(kind, location, files, options)
@@ -165,16 +168,22 @@ def _check_delimiter(location: Location, kind: Format, options: _Options) -> Non
 
 
 def _format_by_name(path: str, looks: Looks) -> Format | None:
-    name = path.rsplit("/", 1)[-1].lower()
-    if is_one_of(looks, name):  # cameras write _DSC0001.JPG
+    """What a file is by its path below the source's folder, which begins with a slash."""
+    if is_one_of(looks, path):  # cameras write _DSC0001.JPG
         return "images"
-    if name.startswith("_"):  # _SUCCESS, _metadata and other notes that writers leave beside data
+    if _BESIDE_DATA.search(path) is not None:
         return None
-    return next((form for suffix, form in _SUFFIXES.items() if name.endswith(suffix)), None)
+    return next((form for suffix, form in _SUFFIXES.items() if path.lower().endswith(suffix)), None)
 
 
 def _format_of_folder(location: Location, files: Sequence[str], looks: Looks) -> Format:
-    forms = {path: form for path in files if (form := _format_by_name(path, looks)) is not None}
+    inner = {path: path.removeprefix(location.path) for path in files}
+    if any(path.startswith("/_delta_log/") for path in inner.values()):
+        raise SourceError(
+            f"{location.uri} is a Delta table, whose folder also holds rows that were deleted or replaced; write its "
+            "rows out as Parquet, or read every file in it with --format parquet"
+        )
+    forms = {path: form for path in files if (form := _format_by_name(inner[path], looks)) is not None}
     counts = Counter(forms.values())
     if len(counts) == 1:
         return next(iter(counts))
@@ -191,7 +200,7 @@ def _format_of_folder(location: Location, files: Sequence[str], looks: Looks) ->
 
 
 def _format_of_file(location: Location, looks: Looks) -> Format:
-    by_name = _format_by_name(location.path, looks)
+    by_name = _format_by_name(location.path.removeprefix(posixpath.dirname(location.path)), looks)
     if by_name is not None:
         return by_name
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -19,7 +19,9 @@ from lance_align.images import DEFAULT_LIMITS
 from lance_align.jobs.sources import tars
 from lance_align.jobs.sources.base import CHUNK_BYTES, CHUNK_ROWS, Looks, Source, Split, with_left_out
 from lance_align.jobs.sources.folder import is_one_of
+from lance_align.jobs.sources.listing import HIDDEN
 from lance_align.jobs.sources.location import Location, References
+from lance_align.jobs.sources.texts import mended
 from lance_align.jobs.watchdog import beat
 
 _FIELDS: list[pa.Field[Any]] = [
@@ -139,7 +141,9 @@ def _samples(shard: Location, left: Counter[str]) -> Iterator[_Sample]:
             names[member.name] += 1
             if not missing[which]:
                 raise SourceError(f"{shard.uri} changed while it was read; wait until it is complete")
-            sample = waiting.setdefault(which, _Sample(key))
+            if which not in waiting:
+                waiting[which] = _Sample(_shown(key, missing))
+            sample = waiting[which]
             sample.add(suffix, tars.content(archive, member))
             size += member.size
             missing[which] -= 1
@@ -164,7 +168,7 @@ def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[_Which]:
             beat()
             key, suffix = _key_and_suffix(member)
             if member.isfile() and not suffix:
-                left[NO_SUFFIX] += not member.name.rpartition("/")[2].startswith(".")
+                left[HIDDEN if member.name.rpartition("/")[2].startswith(".") else NO_SUFFIX] += 1
             if suffix and (member.isfile() or member.islnk() or member.issym()):
                 _check(shard, member)
                 sizes[key, names[member.name]] += 1
@@ -183,25 +187,28 @@ def _sizes_of_samples(shard: Location, left: Counter[str]) -> Counter[_Which]:
 def _check(shard: Location, member: tarfile.TarInfo) -> None:
     if not member.isfile():
         raise SourceError(
-            f"{shard.uri} holds {_text(member.name)!r} as a link, without its content; pack it again with "
+            f"{shard.uri} holds {mended(member.name)!r} as a link, without its content; pack it again with "
             "tar --dereference --hard-dereference"
         )
     if member.size > MAX_MEMBER_BYTES:
         raise SourceError(
-            f"{shard.uri} holds {_text(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
+            f"{shard.uri} holds {mended(member.name)!r} of {member.size} bytes; the limit is {MAX_MEMBER_BYTES}"
         )
 
 
 def _key_and_suffix(member: tarfile.TarInfo) -> tuple[str, str]:
-    """WebDataset's rule: the key ends at the first dot of the file's name."""
-    folder, _, file = _text(member.name).rpartition("/")
+    """WebDataset's rule: the key ends at the first dot of the file's name. Bytes that are no UTF-8 are surrogates."""
+    folder, _, file = member.name.rpartition("/")
     stem, _, suffix = file.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), (suffix.lower() if stem else "")
+    return (f"{folder}/{stem}" if folder else stem), (mended(suffix.lower()) if stem else "")
 
 
-def _text(name: str) -> str:
-    r"""A name of a member, with each byte that is not UTF-8 as ``\xff``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _shown(key: str, samples: Collection[_Which]) -> str:
+    """A key as text: itself, or with its bytes that are no UTF-8 written so that no other key of the shard reads so."""
+    text = mended(key)
+    while text != key and (text, 0) in samples:
+        text = text.replace("\\", "\\\\")
+    return text
 
 
 def _best(files: Sequence[tuple[str, bytes]], *wanted: Sequence[str]) -> int | None:
