@@ -26,7 +26,7 @@ from lance_align.tables.metadata import (
     read_functions,
     read_specs,
 )
-from lance_align.tables.names import check_new_name, quoted
+from lance_align.tables.names import check_new_name, is_refused, quoted
 
 DEFAULT_MODEL = "align-tiny"
 
@@ -150,6 +150,11 @@ def _check_source(schema: pa.Schema, column: EmbeddedColumn, *, name: str) -> No
     if column.source not in schema.names:
         seen = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise TableError(f"table {name!r} has no column {column.source!r}; its columns are {seen}")
+    if is_refused(column.source):  # Lance writes it, and then reads no such column under any spelling
+        raise TableError(
+            f"column {column.source!r} of table {name!r} cannot be read by Lance, for its name is empty or contains a "
+            "backtick; write the table anew with another name"
+        )
     kind = schema.field(column.source).type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

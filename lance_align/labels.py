@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_align.encoders import load_encoder
-from lance_align.encoders.base import Encoder, Score, Vectors, check_list
+from lance_align.encoders.base import Encoder, Score, Vectors, as_list
 from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, check_labels, label_vectors, probabilities
 from lance_align.errors import ArgumentError, ModelError, TableError
 from lance_align.functions import table_function
@@ -56,7 +56,7 @@ def add_labels(
             version that was checked out, or it cannot be written.
         ModelError: the model cannot be used, or is not the one that wrote the vectors.
     """
-    check_list(labels, "labels")
+    labels = as_list(labels, "labels")
     if len(labels) < 2:
         raise ArgumentError(f"labels are {labels!r:.80}; expected at least two: one alone always has probability 1")
     check_labels(labels, template)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align import visuals
-from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, check_list, text_reason
+from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, as_list, text_reason
 from lance_align.errors import ArgumentError, RowError
 from lance_align.faults import ACTIONS, PLAN, SITES, VARIABLE, Action, Fault, Site, counted, write_plan
 from lance_align.spec import ImageSpec, ModelSpec
@@ -56,7 +56,7 @@ class FakeEncoder(Encoder):
 
     def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
         """See `Encoder.encode_images`."""
-        check_list(images, "images")
+        images = as_list(images, "images")
         payloads: list[bytes] = []
         reasons: list[str | None] = []
         for image in images:
@@ -73,7 +73,7 @@ class FakeEncoder(Encoder):
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
         """See `Encoder.encode_texts`."""
-        check_list(texts, "texts")
+        texts = as_list(texts, "texts")
         reasons = [text_reason(text) for text in texts]
         payloads = [
             b"text" + str(text).encode() if reason is None else b"" for text, reason in zip(texts, reasons, strict=True)

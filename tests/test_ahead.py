@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,20 @@ def test_an_error_is_raised_in_its_turn_and_the_rest_is_let_go() -> None:
     with pytest.raises(OSError, match="gone"):
         next(found)
     assert list(found) == []
+
+
+def test_a_process_ends_though_a_server_is_silent() -> None:
+    program = """
+import threading
+from lance_align.jobs.stages.ahead import read_ahead
+fetched = read_ahead(range(9), lambda n: threading.Event().wait() if n else n, waits=lambda _: True, size=lambda _: 1)
+print(next(fetched))
+fetched.close()
+fetched = read_ahead([1], lambda _: threading.Event().wait(), waits=lambda _: True, size=lambda _: 1)
+threading.Thread(target=next, args=(fetched,), daemon=True).start()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "0\n"
 
 
 @given(

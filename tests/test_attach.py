@@ -465,6 +465,9 @@ def test_any_name_that_lance_reads(tmp_path: Path, name: str) -> None:
     if "`" in name:
         with pytest.raises(ArgumentError, match="a backtick"):
             lance_align.attach(table, image="picture", vector=name, model="fake")
+        strange = lancedb.connect(tmp_path).create_table("strange", pa.table({name: [b"a picture"]}))
+        with pytest.raises(TableError, match="cannot be read by Lance"):
+            lance_align.attach(strange, image=name, model="fake")
         with pytest.raises(ArgumentError, match="a backtick"):
             lance_align.add_labels(table, ["a", "b"], column=name)
         return

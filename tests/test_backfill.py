@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -276,8 +277,14 @@ def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path, photos: Any) ->
     with pytest.raises(TableError, match="was not found"):
         run(tmp_path, table="nothing")
     lance_align.attach(plain, image="picture", model="fake")
-    with pytest.raises(ArgumentError, match="commit_rows=0"):
-        run(tmp_path, commit_rows=0)
+    wrong: list[dict[str, Any]] = [{"commit_rows": 0}, {"commit_rows": "10"}, {"commit_seconds": math.nan}]
+    for option in wrong:
+        with pytest.raises(ArgumentError, match=r"commit_\w+=.*; expected a number above 0"):
+            run(tmp_path, **option)
+    with pytest.raises(ArgumentError, match="device is None; expected 'auto'"):
+        run(tmp_path, device=None)
+    with pytest.raises(TableError, match="table name None"):
+        run(tmp_path, table=None)
     with pytest.raises(ArgumentError, match="decode_memory_mb=1"):
         run(tmp_path, decode_memory_mb=1)
     with pytest.raises(TableError, match="does not say how 'number' is made"):

@@ -405,7 +405,8 @@ def test_a_bert_checkpoint_is_not_align(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["~no-such-user/x", "align-huge", "", "/no/such/directory", "./nowhere", "a/b/c", "../x", "file\0name"]
+    "name",
+    ["~no-such-user/x", "align-huge", "", "/no/such/directory", "./nowhere", "a/b/c", "../x", "file\0name", "x" * 5000],
 )
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="unknown model") as refused:

@@ -142,3 +142,20 @@ def test_debug_shows_the_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[
     err = capfd.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_full_or_gone_output_costs_the_screen_alone(failing: bool, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0.png").write_bytes(b"bad" if failing else png(0))
+    command = [sys.executable, str(ROOT / "pipelines" / "embed.py"), "photos", "--table", "photos", "--model", "fake"]
+    command += ["--report-json", "report.json", "--no-progress"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=180
+        )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: none of 1 rows" if failing else "error: standard output")
+    assert line.endswith("standard output cannot be written: No space left on device; the rows are in")
+    assert json.loads((tmp_path / "report.json").read_text())["rows_read"] == 1

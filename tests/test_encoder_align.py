@@ -314,7 +314,8 @@ def test_weights_that_change_under_an_open_encoder_are_noticed(small: Path, tmp_
 
 
 def test_devices_that_are_not_here_are_refused(small: Path) -> None:
-    for device in ("tpu", "cuda:99", "meta", ""):
+    others: list[Any] = ["tpu", "cuda:99", "meta", "", None, 0]
+    for device in others:
         with pytest.raises(ArgumentError, match="cannot be used here") as refused:
             load_encoder(str(small), device=device)
         assert "\n" not in str(refused.value)

@@ -100,8 +100,9 @@ def test_progress_tells_when_it_was_stopped(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), reporter(None, State, show=False, log_file=log):
         raise RuntimeError
     assert log.read_text().splitlines()[-1].endswith(" stopped")
-    with pytest.raises(ArgumentError, match="cannot be written"), reporter(None, State, show=False, log_file=tmp_path):
-        pass
+    for wrong in (tmp_path, tmp_path / ("x" * 300), tmp_path / "none" / "job.log"):
+        with pytest.raises(ArgumentError, match="cannot be written"), reporter(None, State, show=False, log_file=wrong):
+            pass
 
 
 TYPES = {

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -51,6 +53,22 @@ def test_one_text_is_no_list_of_texts(model: str, text: Any) -> None:
         lance_align.load_encoder(model, device="cpu").encode_texts(text)
 
 
+@pytest.mark.parametrize("model", ["fake", "align-tiny"])
+def test_columns_of_pandas_and_arrow_are_lists_in_their_order(model: str) -> None:
+    """A frame that was sorted or filtered has an index of its own."""
+    encoder = lance_align.load_encoder(model, device="cpu")
+    texts, pictures = ["a red car", "a dog", "a house"], [RED, png("blue"), png("green")]
+    columns: list[Callable[[Any], Any]] = [
+        lambda values: pd.Series(values, index=[2, 0, 1]),
+        lambda values: pd.Series(values, index=[7, 8, 9]),
+        pa.array,
+    ]
+    for column in columns:
+        found = encoder.encode_texts(column(texts)), encoder.encode_images(column(pictures))
+        for one, expected in zip(found, (encoder.encode_texts(texts), encoder.encode_images(pictures)), strict=True):
+            np.testing.assert_array_equal(one.vectors, expected.vectors)
+
+
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: type(labels).__name__)
 def test_labels_are_a_list(labels: Any, photos: Any) -> None:
     takers: list[Callable[[], Any]] = [
@@ -60,4 +78,24 @@ def test_labels_are_a_list(labels: Any, photos: Any) -> None:
     ]
     for take in takers:
         with pytest.raises(ArgumentError, match="expected a list of labels"):
+            take()
+
+
+@pytest.mark.parametrize("template", ["no place", "", None, b"{}"])
+def test_a_template_is_a_text_with_a_place(template: Any) -> None:
+    with pytest.raises(ArgumentError, match="has no place for the label"):
+        lance_align.zero_shot([RED], ["a", "b"], template=template, model="fake")
+
+
+@pytest.mark.parametrize("table", [None, "photos", pa.table({"a": [1]})], ids=["none", "name", "arrow"])
+def test_a_table_is_an_open_table_of_lancedb(table: Any) -> None:
+    takers: list[Callable[[], Any]] = [
+        lambda: lance_align.attach(table, image="image", model="fake"),
+        lambda: lance_align.add_labels(table, ["a", "b"]),
+        lambda: lance_align.build_index(table),
+        lambda: lance_align.search_settings(table),
+        lambda: lance_align.verify(table),
+    ]
+    for take in takers:
+        with pytest.raises(ArgumentError, match="is not a table of LanceDB's synchronous API"):
             take()

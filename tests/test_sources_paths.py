@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -104,6 +105,15 @@ def test_uris_of_the_sources_own_store_are_read_through_it(uri: str, inside: boo
     else:
         with pytest.raises(RowError, match=r"^missing: .* lies outside mock://bucket/in"):
             references.read(uri, max_bytes=100)
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", 30), ("?scheme=http", 30), ("?retry_limit_seconds=5", 5)])
+def test_googles_store_gives_up_in_time(query: str, seconds: int) -> None:
+    """By itself it tries for 15 minutes, which no row has; what the user says counts."""
+    found = locate(f"gs://anonymous@bucket/a.png{query}")
+    assert found.path == "bucket/a.png"
+    filesystem: Any = found.filesystem
+    assert filesystem.__reduce__()[1][0]["retry_time_limit"] == timedelta(seconds=seconds)
 
 
 def test_large_files_are_refused_unread(root: Path) -> None:

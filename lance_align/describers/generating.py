@@ -18,7 +18,7 @@ from lance_align.describers.loading import load_config, load_model, load_process
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.sampling import RowNoise, row_seed
 from lance_align.describers.spec import MAX_SIDE_PX, DescriberSpec
-from lance_align.encoders.base import check_list
+from lance_align.encoders.base import as_list
 from lance_align.encoders.devices import device_name, full_precision, precision_name, resolve_device, resolve_dtype
 from lance_align.errors import ArgumentError, ModelError, RowError
 from lance_align.images import ImageInput
@@ -179,9 +179,9 @@ class Generator(Describer):
         self, images: Sequence[ImageInput | None], prompts: Sequence[str | None] | None = None
     ) -> Descriptions:
         """See `Describer.describe`."""
-        check_list(images, "images")
+        images = as_list(images, "images")
         if prompts is not None:
-            check_list(prompts, "prompts")
+            prompts = as_list(prompts, "prompts")
         if prompts is None:
             if self.spec.prompt is not None and Prompt(self.spec.prompt).columns:
                 raise ArgumentError(f"the prompt {self.spec.prompt!r} names columns; give one prompt for each image")

@@ -146,11 +146,13 @@ def is_picture(value: object) -> bool:
     return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
 
 
-def check_list(values: object, what: str) -> None:
-    """Refuse one value where a list is expected: a text would be taken for as many texts as it has letters.
+def as_list(values: Any, what: str) -> list[Any]:
+    """Values in their order; one value is refused: a text would be taken for as many texts as it has letters.
+
+    A column of pandas answers ``[0]`` by its index, which need not be the first row; one of Arrow gives scalars.
 
     Args:
-        values: a list, a tuple, an array or the like.
+        values: a list, a tuple, an array, a column or the like.
         what: they are, in the plural, for the error.
 
     Raises:
@@ -161,6 +163,9 @@ def check_list(values: object, what: str) -> None:
     has_order = hasattr(values, "__len__") and hasattr(values, "__getitem__") and getattr(values, "ndim", 1) > 0
     if isinstance(values, Mapping) or not has_order:
         raise ArgumentError(f"{what} are a {type(values).__name__}; expected a list of {what}")
+    if type(values).__module__.startswith("pyarrow."):
+        values = values.to_pylist()
+    return list(values)
 
 
 def _is_one_picture(value: object) -> bool:

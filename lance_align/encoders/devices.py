@@ -39,7 +39,7 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         hint = "expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"
-        if device.startswith("cuda") and not torch.cuda.is_available():
+        if str(device).startswith("cuda") and not torch.cuda.is_available():
             hint = (
                 f"torch {torch.__version__} sees no GPU, whatever Ray counts: it is a build for CPUs, or wants a newer "
                 "driver; install another build, or take device='cpu'"

@@ -61,17 +61,18 @@ def find(
         ModelError: neither; a revision of a directory; or as `download`.
     """
     name = str(model)
-    path = None
-    with contextlib.suppress(ModelError):  # no path at all, and no known name either
+    directory = None
+    with contextlib.suppress(ModelError, OSError):  # no path at all, too long a one, or one that nobody may look at
         path = expanded(name, ModelError)
-    if name and path is not None and path.is_dir():
+        directory = path.resolve() if name and path.is_dir() else None
+    if directory is not None:
         refuse_revision(name, revision)
-        directory = path.resolve()
         return directory, str(directory), None
     if not is_hub_id(name):
         seen = f"not a known name ({known}), not" if known else "not"
         raise ModelError(
-            f"unknown model {name!r}: {seen} a hub id (owner/name), and there is no such directory; check the spelling"
+            f"unknown model {name!r:.200}: {seen} a hub id (owner/name), and there is no such directory; check the "
+            "spelling"
         )
     directory, commit = download(name, revision=revision, files=files)
     return directory, name, commit

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.encoders.base import check_list
+from lance_align.encoders.base import as_list
 from lance_align.encoders.cache import load_encoder
 from lance_align.encoders.pairs import load_pair_model
 from lance_align.encoders.zero_shot import DEFAULT_TEMPLATE, check_labels, label_vectors
@@ -82,7 +82,7 @@ def segmenter(
     words = label_vectors(labels, encoder=encoder, template=template)
 
     def run(images: Sequence[ImageInput | None]) -> Segmentation:
-        check_list(images, "images")
+        images = as_list(images, "images")
         masks = np.full((len(images), *looking.spec.image.crop), NOTHING, np.int16)
         reasons: list[str | None] = [None] * len(images)
         for row, image in enumerate(images):

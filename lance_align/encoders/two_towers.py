@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lance_align import visuals
-from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, check_list, text_reason
+from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, as_list, text_reason
 from lance_align.encoders.checkpoints import read_json
 from lance_align.encoders.devices import (
     Precision,
@@ -136,7 +136,7 @@ class TowerEncoder(Encoder):
 
     def encode_images(self, images: Sequence[VisualInput | None]) -> Embeddings:
         """See `Encoder.encode_images`; images are decoded a forward pass at a time."""
-        check_list(images, "images")
+        images = as_list(images, "images")
         vectors = np.zeros((len(images), self.spec.dim), dtype=np.float32)
         reasons: list[str | None] = [None] * len(images)
         for start in range(0, len(images), self._images_per_batch):
@@ -176,7 +176,7 @@ class TowerEncoder(Encoder):
 
         Texts of similar length share a forward pass, which no vector depends on.
         """
-        check_list(texts, "texts")
+        texts = as_list(texts, "texts")
         reasons = [text_reason(text) for text in texts]
         good = [row for row, reason in enumerate(reasons) if reason is None]
         places: dict[str, int] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.encoders.base import Encoder, Score, Vectors, check_list
+from lance_align.encoders.base import Encoder, Score, Vectors, as_list
 from lance_align.encoders.cache import load_encoder
 from lance_align.errors import ArgumentError
 from lance_align.spec import ModelSpec
@@ -65,7 +65,7 @@ def zero_shot(
         ModelError: as `load_encoder`.
     """
     check_labels(labels, template)  # before anything is loaded
-    check_list(images, "images")
+    images = as_list(images, "images")
     encoder = load_encoder(model, device=device)
     embedded = encoder.encode_images(images)
     vectors = embedded.vectors.copy()
@@ -137,8 +137,8 @@ def check_labels(labels: Sequence[str], template: str) -> None:
     Raises:
         ArgumentError: as `zero_shot`.
     """
-    check_list(labels, "labels")
+    labels = as_list(labels, "labels")
     if len(labels) == 0 or not all(isinstance(label, str) for label in labels):
         raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
-    if "{}" not in template:
-        raise ArgumentError(f"template {template!r} has no place for the label; expected a sentence with {{}}")
+    if not isinstance(template, str) or "{}" not in template:
+        raise ArgumentError(f"template {template!r:.200} has no place for the label; expected a sentence with {{}}")

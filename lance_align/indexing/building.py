@@ -13,7 +13,7 @@ from lance_align.encoders.base import Vectors
 from lance_align.errors import ArgumentError, TableError
 from lance_align.indexing.recall import nearest, recall
 from lance_align.indexing.sample import sample_queries
-from lance_align.tables.handles import check_writable, dataset_of
+from lance_align.tables.handles import check_table, check_writable
 from lance_align.tables.index_plan import has_outgrown, named_plan, plan_index
 from lance_align.tables.index_report import TARGET_RECALL, Action, IndexReport
 from lance_align.tables.indexes import VectorIndex, create_index, extend_index, update_metadata, vector_index
@@ -61,7 +61,6 @@ def build_index(
     """
     if not 0 < target_recall <= 1:
         raise ArgumentError(f"target_recall={target_recall}; expected a number above 0, at most 1")
-    dataset_of(table)  # says what is wrong with tables of another kind
     check_writable(table)
     table.checkout_latest()
     dim = _dim(table, vector)
@@ -104,6 +103,7 @@ def search_settings(table: Any, *, vector: str = VECTOR) -> SearchSettings:
     Raises:
         TableError: the table cannot be read.
     """
+    check_table(table)
     record = _record_of(table, vector, vector_index(table, vector))
     return SearchSettings() if record is None else record.settings
 

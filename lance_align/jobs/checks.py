@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,8 +21,8 @@ def check_positive(**numbers: float | None) -> None:
         ArgumentError: names the first.
     """
     for name, value in numbers.items():
-        if value is not None and value <= 0:
-            raise ArgumentError(f"{name}={value}; expected a number above 0")
+        if value is not None and not (isinstance(value, Real) and value > 0):  # nothing is above NaN
+            raise ArgumentError(f"{name}={value!r}; expected a number above 0")
 
 
 def check_choices(*, words: Any, **choices: object) -> None:
@@ -47,13 +48,13 @@ def check_texts(**lists: Any) -> None:
             raise ArgumentError(f"{name}={values!r:.80}; expected a list of texts")
 
 
-def check_device(device: str) -> None:
+def check_device(device: object) -> None:
     """Refuse what names no device; whether a worker's machine has it, the worker says.
 
     Raises:
         ArgumentError: says which there are.
     """
-    if _DEVICE.fullmatch(device) is None:
+    if not isinstance(device, str) or _DEVICE.fullmatch(device) is None:
         raise ArgumentError(f"device is {device!r}; expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")
 
 
@@ -61,17 +62,24 @@ def check_writable(what: str, path: str | os.PathLike[str] | None) -> None:
     """Refuse a file that could not be written when a job has ended; None passes.
 
     Raises:
-        ArgumentError: it is a folder, it or its folder may not be written, or there is no such folder.
+        ArgumentError: it is a folder, it or its folder may not be written, there is no such folder, or no file can be
+            called so.
     """
     if path is None:
         return
-    file, folder = Path(path), Path(path).absolute().parent
-    objection = None
-    if file.is_dir():
-        objection = "it is a folder"
-    elif not folder.is_dir():
-        objection = f"there is no folder {folder}"
-    elif not os.access(file if file.exists() else folder, os.W_OK):
-        objection = "permission denied"
+    file = Path(path)
+    try:
+        objection = _objection(file)
+    except OSError as error:  # a name that is too long, a folder that nobody may enter
+        objection = error.strerror or str(error)
     if objection is not None:
         raise ArgumentError(f"{what} {file} cannot be written: {objection}")
+
+
+def _objection(file: Path) -> str | None:
+    folder = file.absolute().parent
+    if file.is_dir():
+        return "it is a folder"
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    return None if os.access(file if file.exists() else folder, os.W_OK) else "permission denied"

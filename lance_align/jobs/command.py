@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -87,9 +88,13 @@ def command_line(*, report_json: Path | None = None, debug: bool = False, go_on:
     except CycloptsError as error:
         sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))
     except LanceAlignError as error:
+        message = str(error)
         if isinstance(error, JobError) and isinstance(error.report, JobReport):
-            tell(error.report, report_json)
-        sys.exit(_fail(str(error), debug=debug, status=1))
+            try:
+                tell(error.report, report_json)
+            except ArgumentError as untold:
+                message = f"{message}; {untold}"
+        sys.exit(_fail(message, debug=debug, status=1))
     except Stopped as stop:
         sys.exit(_fail("; ".join(filter(None, (str(stop), go_on))), debug=debug, status=stop.exit_status))
 
@@ -101,14 +106,22 @@ def tell(report: JobReport, report_json: Path | None = None) -> None:
         report_json: a file; None for no such file.
 
     Raises:
-        ArgumentError: the file cannot be written.
+        ArgumentError: the file, or standard output, cannot be written.
     """
-    print(report.to_text(), flush=True)
+    objections = []
     if report_json is not None:
         try:
             report_json.write_text(report.to_json() + "\n", encoding="utf-8")
         except OSError as error:
-            raise ArgumentError(f"report {report_json} cannot be written: {error.strerror}; the rows are in") from error
+            objections.append(f"report {report_json} cannot be written: {error.strerror}")
+    try:
+        print(report.to_text(), flush=True)
+    except OSError as error:  # a full disk, or a reader such as `head` that has gone
+        with Path(os.devnull).open("w") as nowhere:  # Python writes the rest when it ends, and would fail again
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        objections.append(f"standard output cannot be written: {error.strerror}")
+    if objections:
+        raise ArgumentError(f"{'; '.join(objections)}; the rows are in")
 
 
 def _fail(message: str, *, debug: bool, status: int) -> int:

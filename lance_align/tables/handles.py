@@ -16,13 +16,22 @@ def dataset_of(table: Any) -> Any:
     Raises:
         TableError: not a table of LanceDB's synchronous API on files, or it cannot be opened.
     """
+    check_table(table)
+    with lance_failures("open", str(getattr(table, "name", "the table"))):
+        return table.to_lance()
+
+
+def check_table(table: Any) -> None:
+    """Refuse what is no open table.
+
+    Raises:
+        TableError: not a table of LanceDB's synchronous API on files.
+    """
     if not callable(getattr(table, "to_lance", None)):
         raise TableError(
             f"{type(table).__name__} is not a table of LanceDB's synchronous API; open one with "
             "lancedb.connect(...).open_table(...)"
         )
-    with lance_failures("open", str(getattr(table, "name", "the table"))):
-        return table.to_lance()
 
 
 def check_writable(table: Any) -> None:
@@ -32,8 +41,9 @@ def check_writable(table: Any) -> None:
     could do: to drop a column without a name.
 
     Raises:
-        TableError: `lancedb.Table.checkout` was called on it.
+        TableError: as `check_table`, or `lancedb.Table.checkout` was called on it.
     """
+    check_table(table)
     try:
         table.drop_columns([""])
     except (*LANCE_ERRORS, AttributeError) as error:

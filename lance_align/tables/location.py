@@ -46,7 +46,7 @@ def table_location(db: str | Path, name: str, *, storage_options: Mapping[str, s
     Raises:
         TableError: the name or the database URI cannot be used.
     """
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in (".", ".."):
         raise TableError(
             f"table name {name!r} is refused by LanceDB; use letters, digits, underscores, hyphens and periods only"
         )

@@ -105,7 +105,7 @@ class TrainOptions:
             raise ArgumentError("neither steps nor minutes is given; say when the training ends")
         for name in _ABOVE_ZERO:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # nothing is above NaN
                 raise ArgumentError(f"{name}={value}; expected a number above 0")
         if self.batch_size < 2:
             raise ArgumentError(f"batch_size={self.batch_size}; a contrastive loss needs 2 pairs or more")

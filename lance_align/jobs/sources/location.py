@@ -19,6 +19,7 @@ from lance_align.paths import expanded
 
 READ_ATTEMPTS = 3  # object stores fail in passing; a file that fails three times is a row's reason
 RETRY_PAUSE_S = 0.2
+GCS_RETRY_S = 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,13 +85,20 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         return Location(pafs.LocalFileSystem(), os.path.abspath(expanded(text, SourceError)))  # noqa: PTH100
     scheme = text.split("://", 1)[0]
     try:
-        filesystem, path = pafs.FileSystem.from_uri(text)
+        filesystem, path = pafs.FileSystem.from_uri(_bounded(text))
     except (pa.ArrowException, OSError, ValueError) as error:  # a ValueError is pyarrow's, or of what is not UTF-8
         raise SourceError(
             f"{text} cannot be opened: {first_line(error)}; expected a local path or file://, s3://, gs://, abfs:// or hdfs://"
         ) from error
     local = isinstance(filesystem, pafs.LocalFileSystem)
     return Location(filesystem, path.rstrip("/") or "/", "" if local else f"{scheme}://")
+
+
+def _bounded(uri: str) -> str:
+    """A URI whose filesystem gives up in time: by itself Google's tries for 15 minutes, AWS's for seconds."""
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={GCS_RETRY_S}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
