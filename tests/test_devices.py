@@ -263,6 +263,7 @@ def test_a_job_whose_model_does_not_load_ends_at_once(tmp_path: Path, monkeypatc
 
 def test_a_describer_that_does_not_load_is_no_rows_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[int] = []
+    monkeypatch.setattr("lance_align.describers.loading._loaded", {})
     monkeypatch.setattr("lance_align.describers.generating.load_model", failing(loads, RuntimeError("no driver")))
     spec = resolve_describer(os.fspath(blip(tmp_path / "caption")))
     filling: Any = None  # it is asked for when a block is there
