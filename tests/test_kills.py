@@ -249,6 +249,26 @@ def test_a_reader_is_killed_while_pictures_come_or_go(sign: str, tmp_path: Path)
     assert len(found) == len({row["id"] for row in found}) == number
 
 
+@pytest.mark.slow  # Ray waits a minute
+def test_the_head_killed_is_said(source: Path, rows: pa.Table, tmp_path: Path) -> None:
+    """Ray itself then ends the driver's process without a word."""
+    with Faults() as faults:
+        slow_down(faults, seconds=2.0)
+        process = start(source, tmp_path, "ray")
+        while count(tmp_path / "t.lance") < COMMIT_ROWS:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.5)
+        (head,) = (pid for pid, title in descendants(process.pid).items() if title.endswith("gcs_server"))
+        os.kill(head, signal.SIGKILL)
+        _, said = process.communicate(timeout=120)
+        faults.mend()
+    assert process.returncode != 0
+    assert "does not answer" in said
+    assert "run the same command again" in said
+    assert job(source, tmp_path).already_there >= COMMIT_ROWS
+    check(tmp_path, "t", rows)
+
+
 TWO_NODES = """
 import json, os, sys, threading, time
 from pathlib import Path

@@ -22,10 +22,15 @@ from ray._private import ray_logging
 from ray._private.log import PlainRayHandler
 
 from lance_align.errors import JobError
+from lance_align.jobs.failures import GO_ON
+
+_log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 STARTS = 2  # on this machine: one that is busy misses Ray's own 30 s for its first process now and then
 START_S = 180.0  # a start takes 4 s on an idle machine of two cores, and was seen to take 60 on a busy one
+LOOK_EVERY_S = 5.0  # at the head
+LOST_AFTER = 3  # looks without an answer
 REMEDY = "try again when the machine is less busy, or run without Ray: --executor local"
 
 
@@ -41,13 +46,14 @@ def cluster() -> Iterator[None]:
     """
     _quieten()
     if ray.is_initialized():
-        yield
+        with _told_of_a_lost_head():
+            yield
         return
     ended = threading.Event()
     try:
         with _quiet_start():
             _start_in_time(os.environ.get("RAY_ADDRESS"), ended)
-        with _silent_retries():
+        with _silent_retries(), _told_of_a_lost_head():
             yield
     finally:
         ray.shutdown()
@@ -171,6 +177,31 @@ def _silent_retries() -> Iterator[None]:
         yield
     finally:
         lines.skip_re = before
+
+
+@contextlib.contextmanager
+def _told_of_a_lost_head() -> Iterator[None]:
+    """Log it where the cluster's head no longer answers: Ray 2.60 then ends this process after 60 s, without a word."""
+    address: str = ray.get_runtime_context().gcs_address
+    ended = threading.Event()
+    threading.Thread(target=_watch_head, args=(address, ended), name="ray-head", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _watch_head(address: str, ended: threading.Event) -> None:
+    host, _, port = address.rpartition(":")
+    silent = 0
+    while not ended.wait(LOOK_EVERY_S):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_EVERY_S).close()
+            silent = 0
+        except OSError:
+            silent += 1
+        if silent == LOST_AFTER:
+            _log.error("Ray's head at %s does not answer, so this process will end; %s", address, GO_ON)
 
 
 def _quieten() -> None:
