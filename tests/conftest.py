@@ -43,14 +43,14 @@ _LONG = {"test_faults", "test_engines", "test_ray_job", "test_indexing", "test_o
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in one process more than there are cores, eight at most, a file's tests in one of them.
+    """Run the whole suite in as many processes as there are cores, eight at most, a file's tests in one of them.
 
     Only where pytest-xdist is installed, no files are named and nobody says ``-n``: the tests of the encoders on a GPU
     need nothing but pytest, torch and transformers.
     """
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
     if is_whole and config.pluginmanager.hasplugin("xdist") and config.getoption("numprocesses", None) is None:
-        config.option.numprocesses = min(8, 1 + (os.cpu_count() or 1))  # tests of processes mostly wait
+        config.option.numprocesses = min(8, os.cpu_count() or 1)
         config.option.dist = "loadfile"
         config.option.loadscopereorder = False  # `pytest_collection_modifyitems` says the order
         config.option.maxworkerrestart = "0"  # xdist 3.8 waits for ever once it has replaced a process that died

@@ -22,6 +22,7 @@ from lancedb.index import BTree
 
 import lance_align  # noqa: F401  registers the embedding function, with which tables embed the rows that are added
 from lance_align import embed
+from lance_align.testing import Faults
 from tests.corpus import parquet, pictures, png, stored
 
 ROOT = Path(__file__).parent.parent
@@ -66,10 +67,11 @@ def test_two_jobs_into_one_new_table_at_once(executor: str, tmp_path: Path) -> N
     assert len({row["id"] for row in stored(tmp_path, "t")}) == len(stored(tmp_path, "t")) == ROWS
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_job_beside_adds_deletes_optimize_and_an_index(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+def test_a_job_beside_adds_deletes_optimize_and_an_index(executor: str, tmp_path: Path) -> None:
     source = parquet(pictures(ROWS), tmp_path / "in.parquet", group_rows=20)
     options: dict[str, Any] = {"db": tmp_path, "table": "t", "model": "fake", "progress": False}
+    options["executor"] = executor
     embed(parquet(pictures(20), tmp_path / "first.parquet"), **options)
     ended = threading.Event()
     added = itertools.count()
@@ -106,7 +108,9 @@ def test_a_job_beside_adds_deletes_optimize_and_an_index(tmp_path: Path) -> None
     with ThreadPoolExecutor(len(acts)) as threads:
         running = [threads.submit(repeat, act) for act in acts]
         try:
-            report = embed(source, **options, block_rows=10, commit_rows=20)
+            with Faults() as faults:
+                faults.at("encode", "hang", seconds=0.3)  # each block takes some time
+                report = embed(source, **options, block_rows=10, commit_rows=20)
         finally:
             ended.set()
     times = [each.result() for each in running]

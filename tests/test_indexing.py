@@ -301,6 +301,7 @@ def test_the_command_line_and_both_columns(tmp_path: Path, capsys: pytest.Captur
     assert caught.value.code == 2
 
 
+@pytest.mark.slow  # a cluster starts
 @pytest.mark.usefixtures("ray_session")
 def test_the_cluster_builds_it_too(tmp_path: Path) -> None:
     write(tmp_path, rows=600)

@@ -71,7 +71,11 @@ def wait_for(port: int, head: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"the head did not start: {log.read_text()}")
 
 
-@pytest.mark.parametrize("entrypoint", [["pipelines/embed.py"], ["python", "pipelines/embed.py"]])
+@pytest.mark.parametrize(
+    "entrypoint",
+    [["pipelines/embed.py"], pytest.param(["python", "pipelines/embed.py"], marks=pytest.mark.slow)],
+    ids=["as-it-is", "with-python"],
+)
 def test_the_pipeline_runs_as_a_ray_job(entrypoint: list[str], dashboard: str, tmp_path: Path) -> None:
     source = parquet(pictures(30), tmp_path / "in.parquet")
     command = ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]

@@ -199,7 +199,7 @@ def test_minutes_end_a_run_too(drawn: ScenePairs) -> None:
 
 def test_bfloat16_trains_and_leaves_float32_weights(drawn: ScenePairs) -> None:
     lines: list[LogLine] = []
-    done = Trainer(fresh(drawn), drawn, options(steps=20, precision="bfloat16"), report=lines.append).run()
+    done = Trainer(fresh(drawn), drawn, options(steps=12, precision="bfloat16"), report=lines.append).run()
     assert lines[-1].loss < lines[0].loss
     assert {value.dtype for value in weights(done).values() if value.is_floating_point()} == {torch.float32}
 
