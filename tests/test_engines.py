@@ -382,6 +382,7 @@ assert encoder.encode_pixels(np.zeros((2, *encoder.spec.image.crop, 3), np.uint8
 """
 
 
+@pytest.mark.slow  # a new process that compiles
 def test_nothing_is_reported_to_anyone(cache: Path, tmp_path: Path) -> None:
     """OpenVINO's own conversion reports its use."""
     home = tmp_path / "home"

@@ -195,6 +195,7 @@ def _ask(*questions: tuple[str, str | None], endpoint: str, cache: Path) -> list
     return answers
 
 
+@pytest.mark.slow  # a quarter of a minute: two new processes
 def test_a_hub_model_is_fetched_by_name_without_code_or_pickles(hub: Hub, tmp_path: Path) -> None:
     found, unknown = _ask((REPOSITORY, None), ("someone/nothing", None), endpoint=hub.address, cache=tmp_path)
     online = json.loads(found)
