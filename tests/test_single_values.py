@@ -69,6 +69,13 @@ def test_columns_of_pandas_and_arrow_are_lists_in_their_order(model: str) -> Non
             np.testing.assert_array_equal(one.vectors, expected.vectors)
 
 
+def test_labels_may_be_a_column() -> None:
+    labels = ["a dog", "a house"]
+    expected = lance_align.zero_shot([RED], labels, model="fake")
+    for column in (pd.Series(labels, index=[1, 0]), pa.array(labels)):
+        np.testing.assert_array_equal(lance_align.zero_shot([RED], column, model="fake"), expected)
+
+
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: type(labels).__name__)
 def test_labels_are_a_list(labels: Any, photos: Any) -> None:
     takers: list[Callable[[], Any]] = [

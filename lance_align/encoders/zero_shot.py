@@ -108,7 +108,7 @@ def label_vectors(labels: Sequence[str], *, encoder: Encoder, template: str = DE
     Raises:
         ArgumentError: as `zero_shot`.
     """
-    check_labels(labels, template)
+    labels = check_labels(labels, template)
     sentences = [template.replace("{}", label) for label in labels]
     embedded = encoder.encode_texts(sentences)
     failed = [f"{text!r} ({reason})" for text, reason in zip(sentences, embedded.reasons, strict=True) if reason]
@@ -131,8 +131,8 @@ def probabilities(vectors: Vectors, labels: Vectors, *, score: Score) -> NDArray
     return score.probabilities(vectors.astype(np.float64) @ labels.T.astype(np.float64))
 
 
-def check_labels(labels: Sequence[str], template: str) -> None:
-    """Refuse what cannot be labels, before anything is loaded.
+def check_labels(labels: Sequence[str], template: str) -> list[str]:
+    """Labels as a list; what cannot be labels is refused, before anything is loaded.
 
     Raises:
         ArgumentError: as `zero_shot`.
@@ -142,3 +142,4 @@ def check_labels(labels: Sequence[str], template: str) -> None:
         raise ArgumentError(f"labels are {labels!r:.80}; expected a list of at least one text")
     if not isinstance(template, str) or "{}" not in template:
         raise ArgumentError(f"template {template!r:.200} has no place for the label; expected a sentence with {{}}")
+    return labels
