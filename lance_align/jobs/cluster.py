@@ -45,15 +45,17 @@ def cluster() -> Iterator[None]:
         JobError: Ray does not start in time, or RAY_ADDRESS names a cluster that does not answer.
     """
     _quieten()
-    if ray.is_initialized():
-        with _told_of_a_lost_head():
-            yield
-        return
+    with contextlib.nullcontext() if ray.is_initialized() else _started(), _told_of_a_lost_head():
+        yield
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[None]:
     ended = threading.Event()
     try:
         with _quiet_start():
             _start_in_time(os.environ.get("RAY_ADDRESS"), ended)
-        with _silent_retries(), _told_of_a_lost_head():
+        with _silent_retries():
             yield
     finally:
         ray.shutdown()
