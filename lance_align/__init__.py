@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lance_align.jobs.backfill import backfill as backfill
     from lance_align.jobs.describe import describe as describe
     from lance_align.jobs.embed import embed as embed
+    from lance_align.jobs.options import RunOptions as RunOptions
     from lance_align.jobs.report import JobReport as JobReport
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
@@ -60,6 +61,7 @@ _HOMES = {
     "ModelSpec": "lance_align.spec",
     "Query": "lance_align.queries",
     "SearchSettings": "lance_align.tables.search_settings",
+    "RunOptions": "lance_align.jobs.options",
     "Segmentation": "lance_align.encoders.segmenting",
     "Verification": "lance_align.verification",
     "WarmUp": "lance_align.warming",

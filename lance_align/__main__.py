@@ -1,39 +1,8 @@
-"""``lance-align models``, or ``python -m lance_align models``: the models that are known by name.
-
-Jobs are scripts: see ``pipelines/``.
-"""
+"""``python -m lance_align``: see `lance_align.cli`."""
 
 from __future__ import annotations
 
-import textwrap
-
-from rich.console import Console
-
-from lance_align.encoders.catalogue import known_models
-from lance_align.encoders.families import FAMILIES
-from lance_align.jobs.command import application, run
-
-app = application("lance-align", "Search tables of images and text with words, pictures, or both.")
-
-
-@app.command
-def models() -> None:
-    """Print the supported families, and the checkpoints known by name: those here, and those the hub has."""
-    console = Console(highlight=False)
-    console.print(f"families: {', '.join(sorted(FAMILIES))}")
-    found = known_models()
-    family, name = (max(len(getattr(model, column)) for model in found) for column in ("family", "name"))
-    for model in found:
-        here = "not here" if model.size_mb is None else f"here, {model.size_mb:,.0f} MB"
-        # Not a table: names are to be copied, and what is said of them would stand in a column of three letters.
-        console.print(f"\n{model.family:{family}}  {model.name:{name}}  {model.dim:>4}  {here}", soft_wrap=True)
-        console.print(textwrap.indent(textwrap.fill(model.summary, max(40, console.width - 4)), "    "), soft_wrap=True)
-
-
-def main() -> None:
-    """The command line."""
-    run(app)
-
+from lance_align.cli import main
 
 if __name__ == "__main__":
     main()

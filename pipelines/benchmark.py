@@ -36,9 +36,9 @@ from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.search import search_lines
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import CACHE, save_base_checkpoint
+from lance_align.cli.command import application, run
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
-from lance_align.jobs.command import application, run
 
 Part = Literal["image", "text", "decode", "job", "growth", "search", "families", "gpu"]
 WIDTH = 190  # of the table, in characters

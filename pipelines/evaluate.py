@@ -23,12 +23,12 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 
+from lance_align.cli.command import application, run
 from lance_align.corpora import openmoji
 from lance_align.corpora.grammar import an
 from lance_align.corpora.scenes import Scene, Split, draw_scene, pairs, scenes
 from lance_align.encoders import Encoder, load_encoder
 from lance_align.encoders.base import Vectors
-from lance_align.jobs.command import application, run
 from lance_align.training.metrics import precision_at, recall_at
 
 app = application("evaluate.py", __doc__)

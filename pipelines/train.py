@@ -29,8 +29,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lance_align.cli.command import application, run
 from lance_align.errors import ArgumentError
-from lance_align.jobs.command import application, run
 
 FROM_NOTHING = {"learning_rate": 2e-3, "freeze_batch_norm": False, "precision": "bfloat16"}
 FINE_TUNING = {"learning_rate": 1e-4, "freeze_batch_norm": True, "precision": "float32"}

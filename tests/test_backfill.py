@@ -22,11 +22,11 @@ from lancedb.index import BTree, IvfFlat
 
 import lance_align
 from lance_align import JobReport, backfill
+from lance_align.cli import run_command
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError, TableError
 from lance_align.tables.metadata import error_column
 from lance_align.testing import Faults
-from pipelines.backfill import app
 from tests.corpus import png
 
 ROOT = Path(__file__).parent.parent
@@ -356,7 +356,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
     table = photos_of(tmp_path / "db", range(2))
     version = table.version
     with pytest.raises(SystemExit) as left:
-        app.meta([*arguments, "--db", str(tmp_path / "db"), "--no-progress"])
+        run_command("backfill", [*arguments, "--db", str(tmp_path / "db"), "--no-progress"])
     assert left.value.code == status
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1

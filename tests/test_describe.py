@@ -21,6 +21,7 @@ from lancedb.index import BTree
 
 import lance_align
 from lance_align import JobReport, describe
+from lance_align.cli import run_command
 from lance_align.describers.checkpoints import resolve_describer
 from lance_align.describers.loading import load_describer
 from lance_align.describers.prompts import Prompt
@@ -29,7 +30,6 @@ from lance_align.errors import ArgumentError, LanceAlignError, ModelError, RowEr
 from lance_align.tables.descriptions import DESCRIPTION_KEY, Description, add_description, read_description
 from lance_align.tables.filling import Filler
 from lance_align.testing import Faults
-from pipelines.describe import app
 from tests.describer_models import png
 
 ROOT = Path(__file__).parent.parent
@@ -360,7 +360,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
 ) -> None:
     photos_of(tmp_path / "db", range(2))
     with pytest.raises(SystemExit) as left:
-        app.meta([*arguments, "--db", str(tmp_path / "db"), "--no-progress"])
+        run_command("describe", [*arguments, "--db", str(tmp_path / "db"), "--no-progress"])
     assert left.value.code == status
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1

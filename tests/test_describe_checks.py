@@ -14,11 +14,11 @@ import torch
 import transformers
 
 from lance_align import JobReport, describe
+from lance_align.cli import run_command
 from lance_align.describers.checkpoints import resolve_describer
 from lance_align.describers.loading import load_describer
 from lance_align.errors import ArgumentError, JobError, ModelError, TableError
 from lance_align.tables.descriptions import Description, add_description, read_description
-from pipelines.describe import app
 from tests.describer_models import png
 from tests.test_describe import photos_of
 
@@ -144,7 +144,7 @@ def test_a_report_that_cannot_be_written_is_said_first(
     photos_of(tmp_path, range(2))
     words = ["--db", str(tmp_path), "--table", "photos", "--column", "caption", "--model", str(checkpoints["caption"])]
     with pytest.raises(SystemExit) as left:
-        app.meta([*words, "--no-progress", "--report-json", str(tmp_path / "none" / "report.json")])
+        run_command("describe", [*words, "--no-progress", "--report-json", str(tmp_path / "none" / "report.json")])
     assert left.value.code == 1
     assert f"error: report {tmp_path}/none/report.json cannot be written: there is no folder" in capfd.readouterr().err
     assert lancedb.connect(tmp_path).open_table("photos").schema.names == ["number", "picture", "title"]

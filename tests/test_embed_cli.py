@@ -13,7 +13,7 @@ from pathlib import Path
 import lance
 import pytest
 
-from pipelines.embed import app
+from lance_align.cli import run_command
 from tests.corpus import parquet, pictures, png, stored
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def test_what_is_wrong_is_said_in_one_line(
     (tmp_path / "empty" / "notes.txt").touch()
     given = [str(tmp_path / text) if (tmp_path / text).exists() else text for text in arguments]
     with pytest.raises(SystemExit) as left:
-        app.meta([*given, "--db", str(tmp_path / "db"), "--no-progress"])
+        run_command("embed", [*given, "--db", str(tmp_path / "db"), "--no-progress"])
     assert left.value.code == status
     lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("preparing")]
     assert len(lines) == 1
@@ -138,7 +138,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        app.meta([str(tmp_path / "nowhere"), "--table", "t", "--debug"])
+        run_command("embed", [str(tmp_path / "nowhere"), "--table", "t", "--debug"])
     err = capfd.readouterr().err
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("error: ")

@@ -17,6 +17,7 @@ import pytest
 
 import lance_align
 from lance_align import embed
+from lance_align.cli import run_command
 from lance_align.encoders import resolve_spec
 from lance_align.errors import ArgumentError, JobError, ModelError
 from lance_align.jobs.columns import choose_columns
@@ -286,12 +287,11 @@ def test_a_run_in_which_no_row_succeeds_fails(tmp_path: Path) -> None:
 
 
 def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(tmp_path: Path) -> None:
-    from lance_align.jobs.command import command_line
-
     source = parquet(pictures(2), tmp_path / "in.parquet")
     with pytest.raises(ArgumentError, match=r"log file .*nowhere/log cannot be written: there is no folder"):
         embed(source, db=tmp_path, table="t", model="fake", progress=False, log_file=tmp_path / "nowhere" / "log")
-    with pytest.raises(SystemExit) as caught, command_line(report_json=tmp_path / "nowhere" / "report.json"):
-        raise AssertionError("the job began")
+    report = tmp_path / "nowhere" / "report.json"
+    with pytest.raises(SystemExit) as caught:
+        run_command("embed", [str(source), "--db", str(tmp_path), "--table", "t", "--report-json", str(report)])
     assert caught.value.code == 1
     assert not (tmp_path / "t.lance").exists()

@@ -14,6 +14,7 @@ import pytest
 
 import lance_align
 from lance_align import build_index, embed, load_encoder, search_settings
+from lance_align.cli import run_command
 from lance_align.errors import ArgumentError, JobError, LanceAlignError, MissingExtraError, TableError
 from lance_align.indexing.sample import sample_queries, vocabulary
 from lance_align.jobs.indexing import distributed_index
@@ -21,7 +22,6 @@ from lance_align.tables.index_plan import has_outgrown, plan_index
 from lance_align.tables.search_settings import SETTINGS_KEY, SearchSettings
 from lance_align.testing import FAKE_SPEC
 from lance_align.verification import verify
-from pipelines.embed import app
 from tests.corpus import parquet, pictures, png, stored
 from tests.fake_tables import photos_schema
 
@@ -290,14 +290,14 @@ def test_the_command_line_and_both_columns(tmp_path: Path, capsys: pytest.Captur
     source = parquet(pictures(40), tmp_path / "in.parquet")
     given = [source, "--db", tmp_path, "--table", "t", "--model", "fake", "--no-progress", "--embed", "both"]
     arguments = list(map(str, given))
-    app.meta([*arguments, "--index", "none"], result_action="return_value")
+    run_command("embed", [*arguments, "--index", "none"])
     assert "index of" not in capsys.readouterr().out
-    app.meta(arguments, result_action="return_value")
+    run_command("embed", arguments)
     out = capsys.readouterr().out
     assert "index of vector: built" in out
     assert "index of text_vector: built" in out
     with pytest.raises(SystemExit) as caught:
-        app.meta([*arguments, "--index", "quick"], result_action="return_value")
+        run_command("embed", [*arguments, "--index", "quick"])
     assert caught.value.code == 2
 
 

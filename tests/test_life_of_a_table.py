@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lance_align import JobReport, embed
+from lance_align.cli import run_command
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, JobError
 from lance_align.jobs.policy import Policy
-from pipelines.embed import app
 from tests.corpus import parquet, png, stored
 
 NASTY = '\'; DROP TABLE t; --\0\u202e "x" OR 1=1'
@@ -216,15 +216,15 @@ def test_tar_shards_and_digests_list_their_duplicates_too(tmp_path: Path) -> Non
 def test_the_command_line_has_the_same_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = parquet(rows_of(("a", 1, "x"), ("b", 2, "x"), ("c", 3, "x")), tmp_path / "in.parquet")
     base = [str(source), "--db", str(tmp_path), "--table", "t", "--model", "fake", "--no-progress"]
-    app.meta(base, result_action="return_value")
+    run_command("embed", base)
     parquet(rows_of(("a", 1, "x"), ("b", 5, "x"), ("b", 6, "x")), source)
     with pytest.raises(SystemExit) as left:
-        app.meta([*base, "--duplicates", "error"])
+        run_command("embed", [*base, "--duplicates", "error"])
     assert left.value.code == 1
     assert "'b' in " in capfd.readouterr().err.splitlines()[-1]
     report = tmp_path / "report.json"
     words = ["--on-changed", "update", "--retry-errors", "--gone", "remove", "--report-json", str(report)]
-    app.meta([*base, *words], result_action="return_value")
+    run_command("embed", [*base, *words])
     facts = json.loads(report.read_text())
     assert (facts["updated"], facts["gone"], facts["removed"], facts["gone_ids"]) == (1, 1, 1, ["c"])
     assert set(by_id(tmp_path)) == {"a", "b"}

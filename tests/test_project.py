@@ -35,6 +35,7 @@ def test_the_table_of_contents_is_pinned() -> None:
         "ModelSpec",
         "Query",
         "SearchSettings",
+        "RunOptions",
         "Segmentation",
         "Verification",
         "WarmUp",
@@ -94,7 +95,10 @@ def test_importing_registers_the_function_and_loads_neither_torch_nor_ray(import
     ("does", "without"),
     [
         ("import lance_align.jobs.plan, lance_align.jobs.embed", "lancedb ray"),
-        ("import pipelines.embed, pipelines.describe, pipelines.backfill", "lancedb torch transformers ray"),
+        (
+            "from lance_align.cli import embed, describe, backfill",
+            "lancedb torch transformers ray",
+        ),
         ("import lance_align.jobs.ledger.registry", "lancedb torch transformers ray"),
         (
             "from lance_align import resolve_spec; resolve_spec('align-tiny')",

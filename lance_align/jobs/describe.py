@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Unpack
 
 import pyarrow as pa
-from cyclopts import Parameter
 
 from lance_align.describers.checkpoints import DEFAULT_NEW_TOKENS, resolve_describer
 from lance_align.describers.loading import check_describer
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.spec import MAX_SIDE_PX, Task
 from lance_align.encoders.checkpoints import resolve_spec
-from lance_align.encoders.devices import Precision
 from lance_align.errors import ArgumentError, JobError
-from lance_align.fetching import FetchPolicy, fetch_policy
-from lance_align.formats import named_formats
-from lance_align.images import DEFAULT_LIMITS, DecodeLimits
 from lance_align.jobs.backfill import backfill
-from lance_align.jobs.checks import check_device, check_positive, check_writable
 from lance_align.jobs.columns import find_image
-from lance_align.jobs.executors.base import ExecutorName
-from lance_align.jobs.executors.choice import check_executor, executors
+from lance_align.jobs.executors.choice import executors
 from lance_align.jobs.filling.gaps import ReadGaps, gap_source
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.filling.running import FillJob
 from lance_align.jobs.filling.texts import TextMaker
 from lance_align.jobs.indexing import index_objection, with_text_index
+from lance_align.jobs.options import RunKeywords, RunOptions
 from lance_align.jobs.policy import Policy
-from lance_align.jobs.report import JobReport, parse_max_errors
-from lance_align.jobs.shape import ShapeOptions
+from lance_align.jobs.report import JobReport
 from lance_align.jobs.sources.location import References, locate
-from lance_align.jobs.watchdog import DEFAULT_STALL_SECONDS
 from lance_align.sandbox import PictureDecoder
 from lance_align.tables.creation import open_table
 from lance_align.tables.descriptions import Description, add_description
@@ -44,8 +35,16 @@ from lance_align.tables.handles import lancedb_table
 from lance_align.tables.location import TableLocation, table_location
 from lance_align.tables.metadata import read_functions
 
-BLOCK_ROWS = 32  # pictures of 3 MiB each
 LOCAL_ROWS = 64  # described in this process: a text costs seconds, so more are worth a cluster's start
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeOptions(RunOptions):
+    """A text takes seconds where a vector takes milliseconds: smaller commits, at longer intervals."""
+
+    commit_rows: int = 1_000
+    commit_seconds: float = 300.0
+    block_rows: int | None = 32  # images of 3 MiB each
 
 
 def describe(
@@ -65,28 +64,7 @@ def describe(
     fts: bool = False,
     embed: str | None = None,
     vector: str | None = None,
-    retry_errors: bool = False,
-    allow_outside: bool = False,
-    fetch_hosts: Annotated[Sequence[str] | FetchPolicy, Parameter(accepts_keys=False)] = (),
-    image_formats: Sequence[str] = DEFAULT_LIMITS.formats,
-    max_pixels: int = DEFAULT_LIMITS.max_pixels,
-    max_bytes: int = DEFAULT_LIMITS.max_bytes,
-    decode_seconds: float = 30.0,
-    decode_memory_mb: int = 1024,
-    max_errors: str | int | float | None = None,  # text first: the command line tries the types in this order
-    commit_rows: int = 1_000,
-    commit_seconds: float = 300.0,
-    block_rows: int = BLOCK_ROWS,
-    actors: int | None = None,
-    readers: int | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    executor: ExecutorName = "auto",
-    stall_seconds: float = DEFAULT_STALL_SECONDS,
-    storage_options: dict[str, str] | None = None,
-    progress: bool = True,
-    log_file: str | os.PathLike[str] | None = None,
+    **options: Unpack[RunKeywords],
 ) -> JobReport:
     """Describe the pictures of a LanceDB table that have neither a text nor a reason; run again, it goes on.
 
@@ -116,32 +94,7 @@ def describe(
         fts: build the column's full-text index, or extend it by new rows.
         embed: embed the texts afterwards with this model: a known checkpoint, a hub id, or a local directory.
         vector: the vector column for that; by default {column}_vector.
-        retry_errors: forget the reasons of earlier runs first, in a version of its own, and describe these rows again.
-        allow_outside: let image paths in the rows lead out of the database's folder, from which relative paths start.
-        fetch_hosts: hosts that image URLs in the rows are fetched from: images.example.com, *.example.org, or * for any
-            that is public; none by default. In Python also a `lance_align.fetching.FetchPolicy`.
-        image_formats: names of the image formats that may be decoded, of `lance_align.formats.FORMATS`; suffixes
-            such as jpg are understood. HEIF needs the extra ``heif``.
-        max_pixels: most pixels of an image, checked before it is decoded.
-        max_bytes: most bytes of an image file.
-        decode_seconds: seconds after which the decoding of one image is given up.
-        decode_memory_mb: memory that decoding one image may take, at least 256.
-        max_errors: rows that may fail before the job counts as failed: a count (10) or a share of those written (1%).
-        commit_rows: rows of whole fragments after which a version of the table is made.
-        commit_seconds: seconds that a text waits at most until one is made.
-        block_rows: rows described at once; fewer where memory runs out.
-        actors: processes that hold the model; by default one a GPU, or one for every eight CPUs.
-        readers: tasks that read and decode at once, each on a CPU; by default the CPUs that the actors leave.
-        threads: of each actor's model on a CPU; by default four, or what there is for each.
-        device: where the model runs: auto, cpu, cuda.
-        precision: what the model computes in: float32 or bfloat16; by default the latter on GPUs that can.
-        executor: what runs the job: ray, or local, which is this process. auto: local where no cluster is named (by
-            RAY_ADDRESS, a running Ray, actors or readers) and there are at most 64 rows, else ray.
-        stall_seconds: a worker that makes no progress for so long ends itself, and its work is tried again.
-        storage_options: region, endpoint, credentials … of the database's object store, by Lance's names; what is not
-            named is looked for in the environment. On the command line: --storage-options.region eu-north-1.
-        progress: show progress on standard error.
-        log_file: a file that progress is appended to, line by line.
+        **options: see `lance_align.RunOptions`; commit_rows is 1,000, commit_seconds 300 and block_rows 32.
 
     Returns:
         The account of the run: `embedded` counts the described rows, `cut` those among them that were cut, `then` is
@@ -154,36 +107,14 @@ def describe(
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was made is committed.
     """
     started_at = datetime.now().astimezone()
-    policy = Policy(max_errors=None if max_errors is None else parse_max_errors(max_errors))
-    check_positive(
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        commit_rows=commit_rows,
-        commit_seconds=commit_seconds,
-        block_rows=block_rows,
-        actors=actors,
-        readers=readers,
-        threads=threads,
-        stall_seconds=stall_seconds,
-    )
-    options = ShapeOptions(
-        actors=actors,
-        readers=readers,
-        threads=threads,
-        block_rows=block_rows,
-        stall_seconds=stall_seconds,
-        device=device,
-        engine="torch",
-        precision=precision,
-    )
-    check_executor(executor, options)
-    check_device(device)
-    check_writable("log file", log_file)
+    run = DescribeOptions(**options)
+    policy = Policy(max_errors=run.failures_allowed)
+    shape = run.shape("torch")
     decoder = PictureDecoder(
         max_side_px=max_side_px,
-        limits=DecodeLimits(formats=named_formats(image_formats), max_pixels=max_pixels, max_bytes=max_bytes),
-        seconds=decode_seconds,
-        memory_mb=decode_memory_mb,
+        limits=run.limits,
+        seconds=run.decode_seconds,
+        memory_mb=run.decode_memory_mb,
     )
     spec = resolve_describer(
         model,
@@ -193,39 +124,23 @@ def describe(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        precision=precision,
+        precision=run.precision,
         max_side_px=max_side_px,
     )
-    location = table_location(os.fspath(db), table, storage_options=storage_options)
-    references = References(locate(location.db), allow_outside, fetch_policy(fetch_hosts))
+    location = table_location(os.fspath(db), table, storage_options=run.storage_options)
+    references = References(locate(location.db), run.allow_outside, run.fetching)
     description = Description(image=image or _image_of(location), spec=spec)
     check_describer(spec)
     if embed is not None:
         resolve_spec(embed)
     add_description(location.uri, column, description, storage_options=location.storage_options)
     filler = Filler(location.uri, column, storage_options=location.storage_options)
-    rest: dict[str, Any] = {
-        "db": db,
-        "table": table,
-        "retry_errors": retry_errors,
-        "commit_rows": commit_rows,
-        "commit_seconds": commit_seconds,
-        "actors": actors,
-        "readers": readers,
-        "threads": threads,
-        "device": device,
-        "executor": executor,
-        "stall_seconds": stall_seconds,
-        "storage_options": storage_options,
-        "progress": progress,
-        "log_file": log_file,
-    }
-    with executors(executor, options) as running:
-        if retry_errors:
+    with executors(run.executor, shape) as running:
+        if run.retry_errors:
             filler.forget_errors()
         job = FillJob(
             filler=filler,
-            rounds=FillRounds(filler, commit_rows=commit_rows, commit_seconds=commit_seconds),
+            rounds=FillRounds(filler, commit_rows=run.commit_rows, commit_seconds=run.commit_seconds),
             read=ReadGaps(
                 source=gap_source(filler, location, references),
                 decoder=decoder,
@@ -234,13 +149,13 @@ def describe(
             spec=spec,
             maker=TextMaker,
             most_local=LOCAL_ROWS,
-            options=options,
+            options=shape,
         )
-        report = job.run(running, started_at=started_at, progress=progress, log_file=log_file)
+        report = job.run(running, started_at=started_at, progress=run.progress, log_file=run.log_file)
         if fts:
             report = with_text_index(report, location, column)
         if embed is not None:
-            report = _embedded(report, location, column, vector or f"{column}_vector", embed, rest)
+            report = _embedded(report, location, column, vector or f"{column}_vector", embed, run)
     objection = policy.objection(report) or index_objection(report)
     if objection is not None:
         raise JobError(objection, report)
@@ -268,7 +183,7 @@ def _image_of(location: TableLocation) -> str:
 
 
 def _embedded(
-    report: JobReport, location: TableLocation, column: str, vector: str, model: str, options: Mapping[str, Any]
+    report: JobReport, location: TableLocation, column: str, vector: str, model: str, run: RunOptions
 ) -> JobReport:
     """The report, with that of embedding the texts.
 
@@ -279,7 +194,9 @@ def _embedded(
 
     attach(lancedb_table(location), text=column, vector=vector, model=model)
     try:
-        then = backfill(vector=vector, **options)
+        then = backfill(
+            db=location.db, table=location.name, vector=vector, **run.keywords(without=("block_rows", "precision"))
+        )
     except JobError as error:
         if isinstance(error.report, JobReport):
             raise JobError(str(error), dataclasses.replace(report, then=error.report)) from error

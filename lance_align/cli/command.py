@@ -1,4 +1,4 @@
-"""What the jobs' command lines share: the report on the screen, one line for what is wrong, a status that tells."""
+"""What the commands share: the report on the screen, one line for what is wrong, a status that tells."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from lance_align import __version__
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs.checks import check_writable
-from lance_align.jobs.failures import GO_ON
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.stopping import Stopped, stopping
 
@@ -37,66 +35,84 @@ def application(name: str, text: str | None) -> App:
         help=text,
         help_format="markdown",
         version=__version__,
+        version_flags=(),
         default_parameter=parameters,
         suppress_keyboard_interrupt=False,  # `command_line` says what stopped it
     )
 
 
-def run(app: App, *, go_on: str | None = None) -> None:
+def run(app: App, words: Sequence[str] | None = None, *, go_on: str | None = None) -> None:
     """Run a command line that prints what it has to say itself; the option ``--debug`` shows an error's traceback.
 
     Args:
         app: from `application`.
-        go_on: see `command_line`.
+        words: its options; None for those of this process.
+        go_on: what is said of a run that a signal has stopped; None where there is nothing to go on with.
 
     Raises:
-        SystemExit: as `command_line` does.
+        SystemExit: with the status, where it is not 0.
     """
-
-    def main(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)], debug: bool = False) -> None:
-        """Run it.
-
-        Args:
-            debug: show the traceback of an error.
-        """
-        with command_line(debug=debug, go_on=go_on):
-            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-
-    app.meta.default(main)
-    app.meta(result_action="return_value")
+    given = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in given
+    with command_line(debug=debug, go_on=go_on):
+        words = [word for word in given if word != "--debug"]
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
 
 
 @contextmanager
-def command_line(*, report_json: Path | None = None, debug: bool = False, go_on: str | None = GO_ON) -> Iterator[None]:
+def command_line(*, debug: bool = False, go_on: str | None = None) -> Iterator[None]:
     """Turn what goes wrong inside into one line on standard error and an exit status.
 
     The status is 2 for a command that cannot be understood, 1 for an error of ours, 130 after Ctrl-C, 143 after
-    SIGTERM. A job that came to its end and counts as failed still tells its report.
+    SIGTERM.
 
     Args:
-        report_json: see `tell`; it is an error at once where it cannot be written.
         debug: show the traceback as well.
-        go_on: what is said of a run that a signal has stopped; None where there is nothing to go on with.
+        go_on: see `run`.
 
     Raises:
         SystemExit: with the status, where it is not 0.
     """
     try:
         with stopping():
-            check_writable("report", report_json)
             yield
     except CycloptsError as error:
-        sys.exit(_fail(f"{' '.join(str(error).split())} (--help lists the options)", debug=debug, status=2))
+        sys.exit(_fail(f"{understood(error)} (--help lists the options)", debug=debug, status=2))
     except LanceAlignError as error:
-        message = str(error)
-        if isinstance(error, JobError) and isinstance(error.report, JobReport):
+        sys.exit(_fail(str(error), debug=debug, status=1))
+    except Stopped as stop:
+        sys.exit(_fail("; ".join(filter(None, (str(stop), go_on))), debug=debug, status=stop.exit_status))
+
+
+def understood(error: CycloptsError) -> str:
+    """What is wrong with a command, in our words where cyclopts' own do not help."""
+    if isinstance(error, UnusedCliTokensError):
+        extra = ", ".join(map(repr, error.unused_tokens or ()))
+        return f"{extra} is one too many: one source a run; run the command once for each, into the same table"
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def telling(report_json: Path | None) -> Iterator[Callable[[JobReport], None]]:
+    """Tell a job's report: what the job gives back is given to what this yields, what it fails with is told here.
+
+    Args:
+        report_json: see `tell`; it is an error at once where it cannot be written.
+
+    Raises:
+        JobError: the job's own, and why its report could not be told.
+        ArgumentError: the report cannot be written.
+    """
+    check_writable("report", report_json)
+    try:
+        yield lambda report: tell(report, report_json)
+    except JobError as error:
+        if isinstance(error.report, JobReport):
             try:
                 tell(error.report, report_json)
             except ArgumentError as untold:
-                message = f"{message}; {untold}"
-        sys.exit(_fail(message, debug=debug, status=1))
-    except Stopped as stop:
-        sys.exit(_fail("; ".join(filter(None, (str(stop), go_on))), debug=debug, status=stop.exit_status))
+                raise JobError(f"{error}; {untold}", error.report) from error
+        raise
 
 
 def tell(report: JobReport, report_json: Path | None = None) -> None:
