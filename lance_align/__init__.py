@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lance_align.encoders.segmenting import segment as segment
     from lance_align.encoders.zero_shot import zero_shot as zero_shot
     from lance_align.errors import LanceAlignError as LanceAlignError
+    from lance_align.evaluation import Evaluation as Evaluation
+    from lance_align.evaluation import evaluate as evaluate
     from lance_align.functions import AlignFunction as AlignFunction
     from lance_align.indexing.building import build_index as build_index
     from lance_align.indexing.building import search_settings as search_settings
@@ -53,6 +55,7 @@ _HOMES = {
     "CleanupReport": "lance_align.tables.orphans",
     "Embeddings": "lance_align.encoders.base",
     "Encoder": "lance_align.encoders.base",
+    "Evaluation": "lance_align.evaluation",
     "IndexReport": "lance_align.tables.index_report",
     "JobReport": "lance_align.jobs.report",
     "KnownModel": "lance_align.encoders.catalogue",
@@ -74,6 +77,7 @@ _HOMES = {
     "cleanup": "lance_align.tables.orphans",
     "describe": "lance_align.jobs.describe",
     "embed": "lance_align.jobs.embed",
+    "evaluate": "lance_align.evaluation",
     "known_models": "lance_align.encoders.catalogue",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",

@@ -131,13 +131,25 @@ def tell(report: JobReport, report_json: Path | None = None) -> None:
         except OSError as error:
             objections.append(f"report {report_json} cannot be written: {error.strerror}")
     try:
-        print(report.to_text(), flush=True)
-    except OSError as error:  # a full disk, or a reader such as `head` that has gone
-        with Path(os.devnull).open("w") as nowhere:  # Python writes the rest when it ends, and would fail again
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        objections.append(f"standard output cannot be written: {error.strerror}")
+        print_out(report.to_text())
+    except ArgumentError as error:
+        objections.append(str(error))
     if objections:
         raise ArgumentError(f"{'; '.join(objections)}; the rows are in")
+
+
+def print_out(text: str) -> None:
+    """Print a result.
+
+    Raises:
+        ArgumentError: standard output cannot be written: a full disk, or a reader such as `head` that has gone.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        with Path(os.devnull).open("w") as nowhere:  # Python writes the rest when it ends, and would fail again
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise ArgumentError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _fail(message: str, *, debug: bool, status: int) -> int:
