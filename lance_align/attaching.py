@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lance_align.encoders import allow_models, resolve_spec
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
-from lance_align.spec import ModelSpec
+from lance_align.spec import DEFAULT_MODEL, ModelSpec
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
 from lance_align.tables.handles import check_writable
@@ -27,8 +27,6 @@ from lance_align.tables.metadata import (
     read_specs,
 )
 from lance_align.tables.names import check_new_name, is_refused, quoted
-
-DEFAULT_MODEL = "align-tiny"
 
 
 def attach(
@@ -59,7 +57,7 @@ def attach(
         vector: the name of the vector column. A table may have several, of one model or of different ones;
             ``table.search`` then wants ``vector_column_name``.
         model: a known checkpoint, a hub id, a local directory, or a spec; it counts as allowed from now on. None for
-            the model that is attached already, else align-tiny.
+            the model that is attached already, else kakaobrain/align-base.
         revision: the hub commit.
 
     Returns:

@@ -21,11 +21,10 @@ from lance_align.encoders import is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
 from lance_align.errors import ModelError, TableError
 from lance_align.queries import Query, QueryValue
-from lance_align.spec import ModelSpec
+from lance_align.spec import DEFAULT_MODEL, ModelSpec
 from lance_align.tables.metadata import read_functions
 from lance_align.tables.schema import FUNCTION, function_arguments
 
-DEFAULT_MODEL = "align-tiny"
 # One `add` is one call however many rows it has: this bounds the decoded pictures in memory (a batch of 289 px: 16 MB).
 BATCH_ROWS = 64
 

@@ -250,7 +250,7 @@ def _words_by_index(
 
 def _images(captions: Sequence[str], images: Vectors, words: Vectors) -> Retrieval:
     scores = images @ words.T
-    better = (scores > np.diagonal(scores)[:, None] + TIE).sum(axis=1)
+    better: NDArray[np.int64] = (scores > np.diagonal(scores)[:, None] + TIE).sum(axis=1)
     return _retrieval("image -> words, exact", better + 1.0, len(captions), np.ones(len(captions), np.int64))
 
 

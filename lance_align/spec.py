@@ -137,18 +137,28 @@ class Checkpoint:
         family: as `ModelSpec.family`.
         source: comes with this package, from the Hugging Face hub, or has no weights.
         dim: length of its vectors.
+        purpose: what to take it for, one of `PURPOSES`.
         summary: what it is, in a line.
+        download_mb: size of its weights on the hub, MB (10^6 bytes): four bytes a parameter.
     """
 
     name: str
     family: str
     source: Literal["bundled", "hub", "none"]
     dim: int
+    purpose: str
     summary: str
+    download_mb: int = 0
 
 
-def _hub(name: str, family: str, dim: int, summary: str) -> Checkpoint:
-    return Checkpoint(name=name, family=family, source="hub", dim=dim, summary=summary)
+def _hub(name: str, family: str, dim: int, download_mb: int, purpose: str, summary: str) -> Checkpoint:
+    return Checkpoint(
+        name=name, family=family, source="hub", dim=dim, purpose=purpose, summary=summary, download_mb=download_mb
+    )
+
+
+DEFAULT_MODEL = "kakaobrain/align-base"  # of whoever names none
+PURPOSES = ("to begin with", "fast", "best recall", "many languages", "videos", "reranking", "parts of images")
 
 
 KNOWN_CHECKPOINTS: Mapping[str, Checkpoint] = {
@@ -159,27 +169,38 @@ KNOWN_CHECKPOINTS: Mapping[str, Checkpoint] = {
             family="align",
             source="bundled",
             dim=256,
-            summary="small ALIGN trained by pipelines/train.py on drawn scenes and emoji artwork; works offline",
+            purpose="to begin with",
+            summary="a small ALIGN for the demo and for trials: it knows drawings and emoji only; bundled",
         ),
-        _hub("kakaobrain/align-base", "align", 640, "EfficientNet-B7 and BERT-base, trained on COYO-700M"),
-        _hub("openai/clip-vit-base-patch32", "clip", 512, "ViT-B/32, 224 px: the fastest"),
-        _hub("openai/clip-vit-large-patch14", "clip", 768, "ViT-L/14, 224 px"),
-        _hub("openai/clip-vit-large-patch14-336", "clip", 768, "ViT-L/14, 336 px"),
-        _hub("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "clip", 512, "ViT-B/32, trained on LAION-2B"),
-        _hub("google/siglip-base-patch16-224", "siglip", 768, "ViT-B/16, 224 px, English"),
-        _hub("google/siglip-so400m-patch14-384", "siglip", 1152, "ViT-So400m/14, 384 px, English"),
-        _hub("google/siglip2-base-patch16-224", "siglip", 768, "SigLIP 2, ViT-B/16, 224 px, many languages"),
-        _hub("google/siglip2-base-patch16-256", "siglip", 768, "SigLIP 2, ViT-B/16, 256 px, many languages"),
-        _hub("nvidia/groupvit-gcc-yfcc", "groupvit", 256, "GroupViT, which segments pictures too"),
-        _hub("microsoft/xclip-base-patch32", "xclip", 512, "X-CLIP, ViT-B/32, 8 frames of a video"),
-        _hub("Salesforce/blip-itm-base-coco", "blip", 256, "BLIP ViT-B/16, 384 px, which reranks too"),
-        _hub("Salesforce/blip-itm-large-coco", "blip", 256, "BLIP ViT-L/16, 384 px, which reranks too"),
-        _hub("clip-italian/clip-italian", "vision-text-dual-encoder", 512, "CLIP's ViT-B/32 and an Italian BERT"),
+        _hub(
+            DEFAULT_MODEL, "align", 640, 689, "to begin with", "EfficientNet-B7 and BERT-base, COYO-700M; the default"
+        ),
+        _hub("openai/clip-vit-base-patch32", "clip", 512, 605, "fast", "ViT-B/32, 224 px"),
+        _hub("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "clip", 512, 605, "fast", "ViT-B/32, trained on LAION-2B"),
+        _hub("google/siglip-base-patch16-224", "siglip", 768, 813, "fast", "ViT-B/16, 224 px, English"),
+        _hub("openai/clip-vit-large-patch14", "clip", 768, 1711, "best recall", "ViT-L/14, 224 px"),
+        _hub("openai/clip-vit-large-patch14-336", "clip", 768, 1712, "best recall", "ViT-L/14, 336 px"),
+        _hub("google/siglip-so400m-patch14-384", "siglip", 1152, 3512, "best recall", "ViT-So400m/14, 384 px, English"),
+        _hub("google/siglip2-base-patch16-224", "siglip", 768, 1501, "many languages", "SigLIP 2, ViT-B/16, 224 px"),
+        _hub("google/siglip2-base-patch16-256", "siglip", 768, 1501, "many languages", "SigLIP 2, ViT-B/16, 256 px"),
+        _hub(
+            "clip-italian/clip-italian",
+            "vision-text-dual-encoder",
+            512,
+            790,
+            "many languages",
+            "CLIP's ViT-B/32 and an Italian BERT",
+        ),
+        _hub("microsoft/xclip-base-patch32", "xclip", 512, 786, "videos", "X-CLIP, ViT-B/32, 8 frames of a video"),
+        _hub("Salesforce/blip-itm-base-coco", "blip", 256, 895, "reranking", "BLIP ViT-B/16, 384 px; it embeds too"),
+        _hub("Salesforce/blip-itm-large-coco", "blip", 256, 1789, "reranking", "BLIP ViT-L/16, 384 px; it embeds too"),
+        _hub("nvidia/groupvit-gcc-yfcc", "groupvit", 256, 223, "parts of images", "GroupViT, which segments"),
         Checkpoint(
             name="fake",
             family="fake",
             source="none",
             dim=32,
+            purpose="to begin with",
             summary="lance_align.testing.FakeEncoder: deterministic vectors without a model, for tests",
         ),
     )

@@ -27,7 +27,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """1,500 drawn scenes, embedded by the job with the bundled model."""
     folder = tmp_path_factory.mktemp("scenes")
     source = demo_source("scenes", directory=folder, rows=1500, seed=11)
-    report = lance_align.embed(source, db=folder, table="scenes", progress=False)
+    report = lance_align.embed(source, db=folder, table="scenes", model="align-tiny", progress=False)
     assert (report.embedded, report.failed) == (1500, 0)
     return lancedb.connect(folder).open_table("scenes")
 
@@ -67,7 +67,7 @@ def one_object(name: str, colour: str) -> scenes.Scene:
 def test_zero_shot_names_the_colour(table: Any) -> None:
     rows = [row for row in table.search().limit(300).to_list() if len(row["objects"]) == 1][:100]
     colours = sorted(scenes.COLOURS)
-    found = lance_align.zero_shot([row["image"] for row in rows], colours, template="a {} thing")
+    found = lance_align.zero_shot([row["image"] for row in rows], colours, template="a {} thing", model="align-tiny")
     right = [colours[best] == row["objects"][0]["colour"] for best, row in zip(found.argmax(axis=1), rows, strict=True)]
     assert np.mean(right) > 0.6  # chance is 8 %
 

@@ -257,7 +257,7 @@ def test_a_job_whose_model_does_not_load_ends_at_once(tmp_path: Path, monkeypatc
     monkeypatch.setattr("lance_align.encoders.two_towers.image_tower", failing(loads, RuntimeError("no cuBLAS handle")))
     source = parquet(pictures(40), tmp_path / "in.parquet")
     with pytest.raises(ModelError, match="cannot be loaded on cpu"):
-        embed(source, db=tmp_path, table="t", engine="torch", executor="local", progress=False)
+        embed(source, db=tmp_path, table="t", model="align-tiny", engine="torch", executor="local", progress=False)
     assert len(loads) == 1
 
 
@@ -341,8 +341,8 @@ def test_a_job_does_not_fall_back_to_the_cpu(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(LocalExecutor, "resources", lambda _: Resources(cpus=4, gpus=1, is_local=True))
     source = parquet(pictures(4), tmp_path / "in.parquet")
     with pytest.raises(ArgumentError, match="sees no GPU, whatever Ray counts"):
-        embed(source, db=tmp_path, table="t", executor="local", progress=False)
-    assert embed(source, db=tmp_path, table="t", executor="local", progress=False, device="cpu").embedded == 4
+        embed(source, db=tmp_path, table="t", model="align-tiny", executor="local", progress=False)
+    assert embed(source, db=tmp_path, table="t", model="align-tiny", executor="local", progress=False, device="cpu").embedded == 4
 
 
 def test_a_store_on_the_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

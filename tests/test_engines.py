@@ -260,7 +260,7 @@ def test_auto_is_torch_where_openvino_is_not_installed(
         load_encoder("align-tiny", engine="openvino", device="cpu")
     source = parquet(pictures(4), tmp_path / "in.parquet")
     with pytest.raises(MissingExtraError):
-        embed(source, db=tmp_path, table="t", engine="openvino")
+        embed(source, db=tmp_path, table="t", model="align-tiny", engine="openvino")
     assert not (tmp_path / "t.lance").exists()
 
 
@@ -330,7 +330,7 @@ def test_precisions_and_engines_that_do_not_go_together_are_refused() -> None:
 
 def test_a_job_in_bfloat16_passes_verification_in_float32(tmp_path: Path) -> None:
     source = parquet(pictures(12), tmp_path / "in.parquet")
-    report = embed(source, db=tmp_path / "db", table="t", precision="bfloat16", progress=False)
+    report = embed(source, db=tmp_path / "db", table="t", model="align-tiny", precision="bfloat16", progress=False)
     assert report.embedded == 12
     table = lancedb.connect(tmp_path / "db").open_table("t")
     assert verify(table, device="cpu").ok

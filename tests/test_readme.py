@@ -24,7 +24,7 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """All blocks, one after the other, beside a small demo table; published checkpoints have small ones' names."""
     monkeypatch.chdir(tmp_path)
     source = demo_source("openmoji", directory=tmp_path, rows=150)
-    lance_align.embed(source, db="./lancedb", table="demo", progress=False)
+    lance_align.embed(source, db="./lancedb", table="demo", model="align-tiny", progress=False)
     names: dict[str, Any] = {}
     for block in blocks("python"):
         # not this module's postponed annotations: pydantic reads them as types

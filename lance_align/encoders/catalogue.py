@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.encoders.hub import cached_weights
-from lance_align.spec import KNOWN_CHECKPOINTS
+from lance_align.spec import KNOWN_CHECKPOINTS, PURPOSES
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,14 +18,18 @@ class KnownModel:
         name: what `lance_align.load_encoder` takes.
         family: ALIGN, CLIP, …, as config.json names it.
         dim: length of its vectors.
+        purpose: what to take it for, one of `lance_align.spec.PURPOSES`.
         summary: what it is, in a line.
+        download_mb: size of its weights on the hub, in MB (10^6 bytes); 0 for bundled ones.
         weights: its weights on this machine; None where the hub has to be asked for them.
     """
 
     name: str
     family: str
     dim: int
+    purpose: str
     summary: str
+    download_mb: int
     weights: Path | None
 
     @property
@@ -35,7 +39,7 @@ class KnownModel:
 
 
 def known_models() -> list[KnownModel]:
-    """The known checkpoints, by family; nothing is fetched.
+    """The known checkpoints, by purpose; nothing is fetched.
 
     Any other checkpoint of the same families can be used by its hub id or directory.
     """
@@ -45,6 +49,14 @@ def known_models() -> list[KnownModel]:
             continue
         weights = BUNDLED / each.name / "model.safetensors" if each.source == "bundled" else cached_weights(each.name)
         found.append(
-            KnownModel(name=each.name, family=each.family, dim=each.dim, summary=each.summary, weights=weights)
+            KnownModel(
+                name=each.name,
+                family=each.family,
+                dim=each.dim,
+                purpose=each.purpose,
+                summary=each.summary,
+                download_mb=each.download_mb,
+                weights=weights,
+            )
         )
-    return sorted(found, key=lambda model: model.family)
+    return sorted(found, key=lambda model: PURPOSES.index(model.purpose))

@@ -134,14 +134,15 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"model {what} is not in the local cache and the hub cannot be reached; "
-            "connect once, give a local directory, or use the bundled model 'align-tiny'"
+            f"model {what} is not here and the hub cannot be reached; bring it where there is a network "
+            f"(hf download {repo_id}), name a directory (--model DIRECTORY), or take --model align-tiny, which knows "
+            "drawings and emoji only"
         ) from error
     except Exception as error:  # httpx, proxy and file system errors: a closed list would miss the next release's
         reason = str(error).splitlines()[0] if str(error) else ""
         raise ModelError(
             f"model {what} could not be fetched from the hub ({type(error).__name__}: {reason}); "
-            "give a local directory, or use the bundled model 'align-tiny'"
+            "name a directory (--model DIRECTORY), or take --model align-tiny, which knows drawings and emoji only"
         ) from error
     return directory, directory.name
 

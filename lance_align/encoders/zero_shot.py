@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lance_align.encoders.base import Encoder, Score, Vectors, as_list
 from lance_align.encoders.cache import load_encoder
 from lance_align.errors import ArgumentError
-from lance_align.spec import ModelSpec
+from lance_align.spec import DEFAULT_MODEL, ModelSpec
 from lance_align.visuals import VisualInput
 
 DEFAULT_TEMPLATE = "a photo of a {}"
@@ -43,7 +43,7 @@ def zero_shot(
     labels: Sequence[str],
     *,
     template: str = DEFAULT_TEMPLATE,
-    model: str | Path | ModelSpec = "align-tiny",
+    model: str | Path | ModelSpec = DEFAULT_MODEL,
     device: str = "auto",
 ) -> Probabilities:
     """Probability of each label for each image, with the checkpoint's own score.

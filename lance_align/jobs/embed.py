@@ -10,9 +10,9 @@ from typing import Unpack
 
 import pyarrow as pa
 
-from lance_align.encoders import allow_models, resolve_spec
+from lance_align.encoders import allow_models, is_allowed, resolve_spec
 from lance_align.encoders.engines.base import EngineName, check_options
-from lance_align.errors import JobError
+from lance_align.errors import JobError, ModelError
 from lance_align.jobs.checks import check_choices, check_positive, check_texts
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.executors.choice import executors
@@ -27,8 +27,11 @@ from lance_align.jobs.sources import Format, open_source
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.sandbox import Decoder
+from lance_align.spec import DEFAULT_MODEL, ModelSpec
 from lance_align.tables.commits import Committer
-from lance_align.tables.location import table_location
+from lance_align.tables.creation import open_table
+from lance_align.tables.location import TableLocation, table_location
+from lance_align.tables.metadata import read_specs
 from lance_align.tables.schema import Embed, table_schema
 from lance_align.visuals import check_installed
 
@@ -38,7 +41,7 @@ def embed(
     *,
     db: str | os.PathLike[str] = "./lancedb",
     table: str,
-    model: str = "align-tiny",
+    model: str | None = None,
     revision: str | None = None,
     embed: Embed | None = None,
     image: str | None = None,
@@ -64,7 +67,8 @@ def embed(
             Feather, CSV, JSON Lines or WebDataset tars, or a Lance table; a local path or an object-store URI.
         db: the LanceDB database: a folder or an object-store URI.
         table: the table's name; it is created, or continued if the same model and columns made it.
-        model: a known checkpoint, a hub id, or a local directory.
+        model: a known checkpoint, a hub id, or a local directory; by default the one that wrote the table, else
+            kakaobrain/align-base.
         revision: the hub commit of the model.
         embed: what gets vectors: image, text, or both; by default image where there is an image column, else text.
         image: the column of images or videos (bytes or paths); by default recognised by name and type.
@@ -120,7 +124,7 @@ def embed(
     check_texts(drop=drop)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=run.storage_options)
-    spec = resolve_spec(model, revision=revision)
+    spec = resolve_spec(model, revision=revision) if model is not None else _default_spec(location, revision)
     check_options(spec, device=run.device, engine=engine, precision=run.precision)
     rows = open_source(
         source,
@@ -172,3 +176,22 @@ def embed(
     if objection is not None:
         raise JobError(objection, report)
     return report
+
+
+def _default_spec(location: TableLocation, revision: str | None) -> ModelSpec:
+    """The model that wrote the table, if there is one and it may be loaded, else the default.
+
+    Raises:
+        ModelError: the table names a model that is neither known nor allowed; or as `resolve_spec`.
+        TableError: the table cannot be opened.
+    """
+    dataset = open_table(location.uri, storage_options=location.storage_options)
+    there = next(iter(read_specs(dataset.schema).values()), None) if dataset is not None else None
+    if there is None:
+        return resolve_spec(DEFAULT_MODEL, revision=revision)
+    if not is_allowed(there.name, there.revision):
+        raise ModelError(
+            f"{location.uri} names the model {there.name!r:.200}, which is not a known checkpoint; if you trust it, "
+            "name it with --model"
+        )
+    return resolve_spec(there.name, revision=revision or there.revision)
