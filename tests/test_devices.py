@@ -340,9 +340,16 @@ def test_a_gpu_that_ray_counts_and_torch_cannot_use_is_an_error() -> None:
 def test_a_job_does_not_fall_back_to_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalExecutor, "resources", lambda _: Resources(cpus=4, gpus=1, is_local=True))
     source = parquet(pictures(4), tmp_path / "in.parquet")
+    options: dict[str, Any] = {
+        "db": tmp_path,
+        "table": "t",
+        "model": "align-tiny",
+        "executor": "local",
+        "progress": False,
+    }
     with pytest.raises(ArgumentError, match="sees no GPU, whatever Ray counts"):
-        embed(source, db=tmp_path, table="t", model="align-tiny", executor="local", progress=False)
-    assert embed(source, db=tmp_path, table="t", model="align-tiny", executor="local", progress=False, device="cpu").embedded == 4
+        embed(source, **options)
+    assert embed(source, **options, device="cpu").embedded == 4
 
 
 def test_a_store_on_the_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

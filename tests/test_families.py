@@ -20,9 +20,7 @@ from safetensors.torch import load_file, save_file
 from lance_align import embed, images, known_models, load_encoder
 from lance_align.cli import run_command
 from lance_align.encoders import Encoder, families, resolve_spec
-from lance_align.cli import run_command
 from lance_align.encoders.families import FAMILIES
-from lance_align.cli import run_command
 from lance_align.encoders.zero_shot import label_probabilities
 from lance_align.errors import ModelError
 from lance_align.spec import KNOWN_CHECKPOINTS, ImageSpec
@@ -149,8 +147,7 @@ def test_openvino_gives_the_same_vectors_or_gives_way(name: str, checkpoints: di
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_one_tower_is_loaded_for_one_kind_of_input(name: str, checkpoints: dict[str, Path]) -> None:
-    from lance_align.cli import run_command
-from lance_align.encoders.two_towers import TowerEncoder
+    from lance_align.encoders.two_towers import TowerEncoder
 
     spec = resolve_spec(checkpoints[name])
     words, pictures = (TowerEncoder(spec, checkpoints[name], device="cpu", engine="torch") for _ in range(2))
@@ -329,8 +326,7 @@ def test_a_family_is_one_file_and_one_row(
     """Everything but these two comes with them: here CLIP with its pictures turned upside down."""
     file = tmp_path / "upside.py"
     file.write_text(
-        "from lance_align.cli import run_command
-from lance_align.encoders.families.clip import Clip, ImageTower\n"
+        "from lance_align.encoders.families.clip import Clip, ImageTower\n"
         "class Upside(Clip):\n"
         "    def new_image_tower(self, config, image):\n"
         "        return Turned(self.whole(config), image)\n"
