@@ -99,6 +99,7 @@ def backfill(
             spec=spec,
             maker=VectorMaker,
             options=shape,
+            limit=run.limit,
         )
         report = job.run(running, started_at=started_at, progress=run.progress, log_file=run.log_file)
         report = with_indexes(report, location, [vector], index)

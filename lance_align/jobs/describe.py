@@ -150,6 +150,7 @@ def describe(
             maker=TextMaker,
             most_local=LOCAL_ROWS,
             options=shape,
+            limit=run.limit,
         )
         report = job.run(running, started_at=started_at, progress=run.progress, log_file=run.log_file)
         if fts:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lance_align.encoders import allow_models, is_allowed, resolve_spec
 from lance_align.encoders.engines.base import EngineName, check_options
-from lance_align.errors import JobError, ModelError
+from lance_align.errors import ArgumentError, JobError, ModelError
 from lance_align.jobs.checks import check_choices, check_positive, check_texts
 from lance_align.jobs.columns import Keep, choose_columns
 from lance_align.jobs.executors.choice import executors
@@ -118,6 +118,8 @@ def embed(
         max_errors=run.failures_allowed,
     )
     shape = run.shape(engine)
+    if run.limit is not None and gone != "ignore":
+        raise ArgumentError(f"gone={gone!r} with limit={run.limit}: rows beyond the limit are not gone; leave one out")
     check_choices(words=Keep, keep=keep)
     if embed is not None:
         check_choices(words=Embed, embed=embed)
@@ -137,6 +139,8 @@ def embed(
         looks="images" if spec.image.frames is None else "videos",
         labels_from_folders=labels_from_folders,
     )
+    if run.limit is not None:
+        rows = rows.first(run.limit)
     columns = choose_columns(rows, image=image, text=text, id=id, embed=embed, keep=keep, drop=drop)
     if columns.image is not None:
         check_installed(spec.image)
@@ -169,6 +173,7 @@ def embed(
             options=shape,
             policy=policy,
             rows_there=committer.rows,
+            limit=run.limit,
         )
         report = job.run(running, started_at=started_at, progress=run.progress, log_file=run.log_file)
         report = with_indexes(report, location, [column.vector for column in columns.layout.embedded], index)

@@ -44,6 +44,7 @@ class Job:
         options: how resources are used.
         policy: what is done about rows that are there, doubled, changed or gone.
         rows_there: rows of the table as the run begins.
+        limit: how many rows of the input are looked at, which are those of `source`; None for all.
     """
 
     source: Source
@@ -54,6 +55,7 @@ class Job:
     options: ShapeOptions
     policy: Policy
     rows_there: int = 0
+    limit: int | None = None
 
     def run(
         self,
@@ -158,7 +160,8 @@ class _Run:
 
     @property
     def plan(self) -> dict[str, Any]:
-        return {**self.shape.choices, **self.job.rounds.choices}
+        limit = {} if self.job.limit is None else {"limit": self.job.limit}
+        return {**self.shape.choices, **self.job.rounds.choices, **limit}
 
     def call_the_roll(self, most: int | None = None) -> None:
         """Let every row say its id; see `Enrol.most`.

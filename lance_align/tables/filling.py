@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lance
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.commit import CommitConflictError
@@ -186,6 +187,38 @@ class Filler:
                     gaps.append(Gap(fragment=fragment.fragment_id, rows=here, empty=empty))
                     self._remember(fragment.metadata)
             return Survey(version=self.version, rows=rows, gaps=tuple(gaps))
+
+    def first(self, survey: Survey, rows: int) -> Survey:
+        """The same survey with the first of its empty rows alone.
+
+        Raises:
+            TableError: the table cannot be read.
+        """
+        gaps: list[Gap] = []
+        for gap in survey.gaps:
+            if not rows:
+                break
+            if gap.empty > rows:
+                gap = Gap(fragment=gap.fragment, rows=self._rows_until(gap, rows), empty=rows)
+            gaps.append(gap)
+            rows -= gap.empty
+        return dataclasses.replace(survey, gaps=tuple(gaps))
+
+    def _rows_until(self, gap: Gap, number: int) -> int:
+        """How many rows of a fragment, from its first, hold so many empty ones."""
+        if gap.empty == gap.rows:
+            return number
+        columns = [self.filling.target, self.filling.error]
+        seen = 0
+        with lance_failures("look for empty rows in", self.uri):
+            for batch in self._dataset.get_fragment(gap.fragment).to_batches(columns=columns):
+                empty = pc.and_(batch.column(0).is_null(), batch.column(1).is_null())
+                places = np.flatnonzero(empty.to_numpy(zero_copy_only=False))
+                if len(places) >= number:
+                    return seen + int(places[number - 1]) + 1
+                number -= len(places)
+                seen += batch.num_rows
+        return gap.rows
 
     def fill(self, rows: Mapping[int, pa.Table]) -> Filled:
         """Write values and reasons in one version; each fragment's column is written anew for that.

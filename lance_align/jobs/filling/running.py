@@ -45,6 +45,7 @@ class FillJob:
         maker: what an actor is; made with the model, the filling and the shape.
         options: how resources are used.
         most_local: rows that are few enough for this process.
+        limit: how many empty rows are filled at most; None for all.
     """
 
     filler: Filler
@@ -54,6 +55,7 @@ class FillJob:
     maker: type[Maker]
     options: ShapeOptions
     most_local: int = LOCAL_ROWS
+    limit: int | None = None
 
     def run(
         self,
@@ -70,19 +72,20 @@ class FillJob:
             JobError: rows are still empty after `MAX_PASSES` passes, or `MAX_FRUITLESS_PASSES` in which none landed.
         """
         with job_failures():
-            survey = self.filler.survey()
-            there = survey.rows - survey.empty
+            survey, there = self._survey()
             executor = executors.for_rows(survey.empty, most_local=self.most_local)
             plan = shape(self._encoder, executor.resources(), self.options)
             state = functools.partial(self._state, there)
-            with reporter(survey.rows, state, show=progress, log_file=log_file, plan=plan_line(self._plan(plan))):
+            with reporter(
+                there + survey.empty, state, show=progress, log_file=log_file, plan=plan_line(self._plan(plan))
+            ):
                 passes = fruitless = 0
                 while survey.empty and passes < MAX_PASSES and fruitless < MAX_FRUITLESS_PASSES:
                     committed = self.rounds.committed
                     self._fill(survey, executor, plan)
                     passes += 1
                     fruitless = 0 if self.rounds.committed > committed else fruitless + 1
-                    survey = self.filler.survey()
+                    survey, _ = self._survey()
         if survey.empty:
             raise JobError(
                 f"{survey.empty:,} rows of {self.filler.uri} are still empty: in {passes} passes others "
@@ -90,12 +93,21 @@ class FillJob:
             )
         return self._report(there, started_at, plan)
 
+    def _survey(self) -> tuple[Survey, int]:
+        """What is to be filled, and how many rows need nothing."""
+        survey = self.filler.survey()
+        there = survey.rows - survey.empty
+        if self.limit is not None:
+            survey = self.filler.first(survey, max(0, self.limit - self.rounds.committed))
+        return survey, there
+
     @property
     def _encoder(self) -> ModelSpec | None:
         return self.spec if isinstance(self.spec, ModelSpec) else None
 
     def _plan(self, shape: Shape) -> dict[str, Any]:
-        return {**shape.choices, **self.rounds.choices}
+        limit = {} if self.limit is None else {"limit": self.limit}
+        return {**shape.choices, **self.rounds.choices, **limit}
 
     def _fill(self, survey: Survey, executor: Executor, shape: Shape) -> None:
         self.rounds.expect(survey)

@@ -170,7 +170,7 @@ def _stretches(splits: Sequence[Split]) -> Iterator[Stretch]:
 
 def _follows(held: Stretch, split: Split) -> bool:
     before = held.split
-    if before.rows is None or split.rows is None or split.files or before.rows >= TASK_ROWS:
+    if before.rows is None or split.rows is None or split.files or before.rows >= TASK_ROWS or split.most is not None:
         return False
     return (split.path, split.group, split.start) == (before.path, before.group, before.start + before.rows)
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 
@@ -32,6 +32,7 @@ class Split:
         start: the first row, counted from the start of the file or group.
         rows: how many rows, or None where only reading tells.
         files: for a folder, the files that are the rows.
+        most: how many of these rows are read at most; None for all.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Split:
     start: int = 0
     rows: int | None = None
     files: tuple[str, ...] = ()
+    most: int | None = None
 
     def to_json(self) -> str:
         """One line; `from_json` gives an equal split back."""
@@ -99,14 +101,18 @@ class Source(ABC):
         schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
         file = self.location.at(split.path)
         values = self._partition(split.path)
+        left = split.most
         for table in self.tables(split, schema.names):
             found = table.select([name for name in schema.names if name in table.column_names])
             left_out = left_out_of(table)
             if left_out and not table.num_rows:
                 yield with_left_out(schema.empty_table(), left_out)
-            for part in bounded(found):
+            for part in bounded(found if left is None else found.slice(0, left)):
                 yield with_left_out(conformed(with_valid_text(part), schema, uri=file.uri, values=values), left_out)
                 left_out = {}
+            left = None if left is None else max(0, left - found.num_rows)
+            if left == 0:
+                return
 
     @property
     def partitions(self) -> frozenset[str]:
@@ -149,8 +155,27 @@ class Source(ABC):
 
     def rows(self) -> int | None:
         """How many rows there are, or None where only reading tells."""
-        counts = [split.rows for split in self.splits]
+        counts = [split.rows if split.most is None else split.most for split in self.splits]
         return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+
+    def first(self, rows: int) -> Self:
+        """The same source with its first rows alone. Splits of unknown length are read till there are enough."""
+        kept: list[Split] = []
+        for split in self.splits:
+            if not rows:
+                break
+            most = min(rows, split.rows if split.rows is not None else self._count(split, rows))
+            kept.append(dataclasses.replace(split, most=most))
+            rows -= most
+        return dataclasses.replace(self, splits=tuple(kept))
+
+    def _count(self, split: Split, most: int) -> int:
+        count = 0
+        for table in self.read(split, columns=self.schema.names[:1]):
+            count += table.num_rows
+            if count >= most:
+                break
+        return count
 
 
 def with_left_out(table: pa.Table, counts: Mapping[str, int]) -> pa.Table:
