@@ -78,6 +78,7 @@ def attach(
             table.checkout_latest()
             dataset = table.to_lance()
             try:
+                _check_source(dataset.schema, column, name=str(table.name))
                 spec = named or read_specs(dataset.schema).get(vector) or resolve_spec(DEFAULT_MODEL)
                 _attach(dataset, column, spec, name=table.name)
                 break
@@ -92,7 +93,6 @@ def attach(
 
 def _attach(dataset: Any, column: EmbeddedColumn, spec: ModelSpec, *, name: str) -> None:
     """Make what is missing; each step is refused by Lance if somebody else changed columns or metadata meanwhile."""
-    _check_source(dataset.schema, column, name=name)
     former = _former_name(dataset.schema, column.vector, spec)
     _check_vector(dataset, column, spec, name=name, former=former)
     stale = [] if column.vector in dataset.schema.names else _stale_columns(dataset.schema, column.vector)

@@ -88,7 +88,9 @@ def test_every_option_can_be_given(name: str) -> None:
     checked = 0
     for parameter in inspect.signature(command).parameters.values():
         if parameter.default is not parameter.empty:
-            own = {"json_path": "--json"}.get(parameter.name, f"--{parameter.name.replace('_', '-')}")
+            own = {"json_path": "--json", "json_lines": "--json"}.get(
+                parameter.name, f"--{parameter.name.replace('_', '-')}"
+            )
             words, value = words_for(own, hints[parameter.name])
             found = understood(name, [*needed, *words])[parameter.name]
             assert found == value or str(found) == str(value), parameter.name

@@ -16,6 +16,7 @@ from PIL import Image
 
 import lance_align
 from lance_align import Query
+from lance_align.cli import run_command
 from lance_align.corpora import demo_source, scenes
 from lance_align.corpora.grammar import an
 
@@ -79,15 +80,26 @@ def run_pipeline(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_demo_ends_with_answers_and_a_picture(tmp_path: Path) -> None:
-    out = run_pipeline("--demo", "openmoji", "--rows", "80", "--report-json", "report.json", cwd=tmp_path)
+def test_the_demo_ends_with_answers_and_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_command("demo", ["--rows", "80", "--report-json", "report.json", "--no-progress"])
     assert json.loads((tmp_path / "report.json").read_text())["embedded"] == 80
-    answers = [line for line in out.splitlines() if line.startswith("'")]
+    answers = [line for line in capsys.readouterr().out.splitlines() if line.startswith("'")]
     assert len(answers) == 4
     with Image.open(tmp_path / "demo.png") as sheet:
         assert sheet.width > 800
         assert np.asarray(sheet.convert("L")).std() > 20
     assert lancedb.connect(tmp_path / "lancedb").open_table("demo").count_rows() == 80
+
+
+def test_a_demo_of_no_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_command("demo", ["scenes", "--rows", "0", "--db", str(tmp_path / "db")])
+    assert caught.value.code == 1
+    assert "rows=0" in capsys.readouterr().err
+    assert not (tmp_path / "db").exists()
 
 
 @pytest.mark.slow

@@ -92,10 +92,10 @@ def count(uri: Path) -> int:
         (["in.parquet"], 2, "--table"),
         (["in.parquet", "--table", "t", "--keep", "nothing"], 2, "nothing"),
         (["in.parquet", "--table", "t", "--no-such-option"], 2, "--no-such-option"),
-        (["nowhere.parquet", "--table", "t"], 1, "nowhere.parquet does not exist"),
-        (["empty", "--table", "t"], 1, "holds no images"),
+        (["nowhere.parquet", "--table", "t", "--model", "fake"], 1, "nowhere.parquet does not exist"),
+        (["empty", "--table", "t", "--model", "fake"], 1, "holds no images"),
         (
-            ["in.parquet", "--table", "t", "--image", "photo"],
+            ["in.parquet", "--table", "t", "--image", "photo", "--model", "fake"],
             1,
             "has no column 'photo'; its columns are id (string), image",
         ),
@@ -103,7 +103,6 @@ def count(uri: Path) -> int:
         (["in.parquet", "--table", "t", "--model", "someone/align"], 1, "someone/align"),
         (["in.parquet", "--table", "über uns"], 1, "refused by LanceDB"),
         (["in.parquet", "--table", "t", "--max-errors", "some"], 1, "max_errors='some'"),
-        (["--demo", "scenes", "--rows", "0"], 1, "rows=0"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
