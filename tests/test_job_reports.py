@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,17 +83,36 @@ def test_other_limits_are_refused(limit: Any) -> None:
         parse_max_errors(limit)
 
 
-def test_progress_in_a_file_is_plain_lines() -> None:
+def test_progress_in_a_file_is_a_plain_line_when_something_changes() -> None:
     out = io.StringIO()
-    with beating(Lines(200, out, every_s=0.01), lambda: State(rows=50, failed=2, committed=40, skipped=10, version=3)):
-        while out.getvalue().count("\n") < 3:
-            pass
+    states = [
+        State(phase="looking"),
+        *[State(phase="loading the model", decoded=50)] * 20,
+        *[State(decoded=60, rows=50, failed=2, committed=40, skipped=10, version=3)] * 20,
+    ]
+    shown = Lines(200, out, every_s=0.01)
+    for state in states:
+        shown.show(state)
+    shown.end(states[-1], finished=True)
     assert "\r" not in out.getvalue()
     assert "\x1b" not in out.getvalue()
     lines = out.getvalue().splitlines()
     assert all(datetime.fromisoformat(line.split(" ", 1)[0]).tzinfo is not None for line in lines)
-    assert "60 rows of 200 (30%), 10 skipped, 2 failed, 40 committed (version 3)" in lines[0]
-    assert lines[-1].endswith(" finished")
+    assert "looking: 0 rows of 200 (0%)" in lines[0]
+    assert "loading the model: 0 rows of 200 (0%), 50 decoded" in lines[1]
+    assert "embedding: 60 rows of 200 (30%), 60 decoded, 10 skipped, 2 failed, 40 committed (version 3)" in lines[2]
+    assert lines[3].endswith(" finished")
+    assert len(lines) == 4
+
+
+def test_progress_is_shown_while_a_job_runs() -> None:
+    out = io.StringIO()
+    counts = iter(range(1000))
+    with beating(Lines(None, out, every_s=0.01), lambda: State(rows=next(counts))):
+        deadline = time.monotonic() + 30
+        while out.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert out.getvalue().count("embedding: ") >= 3
 
 
 def test_progress_tells_when_it_was_stopped(tmp_path: Path) -> None:

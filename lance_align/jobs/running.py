@@ -203,13 +203,26 @@ class _Run:
         tally = Tally()
         with contextlib.suppress(LanceAlignError):  # the job itself is about to say so
             tally = self.registry.tally()
+        embedded = max(rounds.rows, min(tally.embedded, tally.granted))
         return State(
-            rows=rounds.rows,
+            phase=self._phase(tally),
+            decoded=min(tally.decoded, tally.granted),
+            rows=embedded,
             failed=rounds.reasons.total(),
             committed=rounds.committed,
             skipped=tally.there + tally.duplicates + tally.changed,
             version=rounds.version,
         )
+
+    def _phase(self, tally: Tally) -> str:
+        if self.job.rounds.is_committing:
+            return "committing"
+        if self.job.rounds.rows or tally.embedded:
+            return "embedding"
+        if not tally.read:
+            return "looking" if self.shape.is_local else "starting workers"
+        # Workers load the model with their first block, which is there by now.
+        return "loading the model" if tally.decoded >= min(tally.granted, self.shape.block_rows) else "decoding"
 
     def _lacking(self) -> int:
         """Rows with an error that an earlier run wrote."""

@@ -127,7 +127,10 @@ class FillJob:
 
     def _state(self, there: int) -> State:
         rounds = self.rounds
+        working = "describing" if isinstance(self.spec, DescriberSpec) else "embedding"
+        phase = "committing" if rounds.is_committing else working if rounds.arrived else "starting, loading the model"
         return State(
+            phase=phase,
             rows=rounds.arrived,
             failed=rounds.reasons.total() - rounds.reasons[CUT],
             committed=rounds.committed,
