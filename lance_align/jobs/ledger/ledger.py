@@ -70,7 +70,7 @@ class Tally:
         duplicates: rows whose id an earlier row of the input has.
         changed: rows whose id the table holds with another content, which stays.
         read_s: seconds that tasks spent reading.
-        decoded, embedded: rows on their way, for the progress alone: a task that is run again counts them again.
+        decoded, embedded, photographs: rows on their way, for people alone: a task that is run again counts them again.
     """
 
     read: int = 0
@@ -82,6 +82,7 @@ class Tally:
     read_s: float = 0.0
     decoded: int = 0
     embedded: int = 0
+    photographs: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
@@ -306,9 +307,9 @@ class Ledger:
         """The sums of what was left out, by kind."""
         return dict(sum(map(Counter, self._left_out.values()), Counter()))
 
-    def advance(self, *, decoded: int = 0, embedded: int = 0) -> None:
-        """Tell how far rows have come since the last call."""
-        self._total += Tally(decoded=decoded, embedded=embedded)
+    def advance(self, **counts: int) -> None:
+        """Tell how far rows have come since the last call: `decoded`, `embedded` and `photographs` of `Tally`."""
+        self._total += Tally(**counts)
 
     def tally(self) -> Tally:
         """The sums over all rows."""

@@ -144,9 +144,9 @@ class IdRegistry(ABC):
         """See `Ledger.doubled`."""
         return int(self._ask("doubled"))
 
-    def advance(self, *, decoded: int = 0, embedded: int = 0) -> None:
+    def advance(self, **counts: int) -> None:
         """See `Ledger.advance`."""
-        self._ask("advance", decoded=decoded, embedded=embedded)
+        self._ask("advance", **counts)
 
     def tally(self) -> Tally:
         """See `Ledger.tally`."""
