@@ -1,13 +1,8 @@
-"""Train a checkpoint on a Lance table of pairs: in this process, or in several with Ray Train."""
+"""What a training run is told, and what each of its processes does."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
-import shutil
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +10,14 @@ from typing import Any
 from lance_align.encoders import hub
 from lance_align.encoders.checkpoints import resolve_spec
 from lance_align.encoders.fingerprint import fingerprint
-from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError
+from lance_align.errors import ArgumentError, ModelError
 from lance_align.fetching import NO_URLS, FetchPolicy
-from lance_align.jobs.pairs import table_pairs, table_version
-from lance_align.jobs.stopping import Stopped, stopping
-from lance_align.jobs.training_group import said_of, training_group
+from lance_align.jobs.pairs import table_pairs
 from lance_align.paths import expanded
 from lance_align.training import LogLine, RowPairs, Trainable, Trainer, TrainOptions, load_trainable, pair_towers
-from lance_align.training.pinned import pin, pinned
-from lance_align.training.workers import ALONE, Workers
+from lance_align.training.workers import Workers
 
-_Report = Callable[[LogLine], None]
-# Ray Train's own name. A cluster in use by others may become free, or grow, in the meantime.
-_START_LIMIT, START_LIMIT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 300
-_RESTARTS = 2  # of a group of workers of which one died, as a node does that goes away
+Tell = Callable[[LogLine | str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,29 +120,32 @@ class TrainJob:
         return dataclasses.replace(self, **changes)
 
 
-def train_on_table(job: TrainJob, *, workers: int = 1, report: _Report = lambda _: None) -> None:
-    """Train to the end and save the model into `job.out`; a run found there is continued.
-
-    With several workers each reads and embeds its part of every batch. The loss and its gradients are those of one
-    process with the whole batch (dropout apart).
+def run_job(job: TrainJob, workers: Workers, tell: Tell) -> None:
+    """One worker of a run, from the model to what is saved.
 
     Args:
         job: what and how.
-        workers: processes; on a cluster with GPUs each has one, unless the options' device is ``cpu``.
-        report: is given each log line, in this process.
-
-    Raises:
-        ArgumentError: an option, the table or the model cannot be used.
-        JobError: Ray does not start, its cluster has no room for the workers for five minutes, they failed, or `out`
-            cannot be written.
+        workers: this process among those of the run; the first alone saves the model.
+        tell: is given each log line, and what is done before there are lines.
     """
-    if workers < 1:
-        raise ArgumentError(f"workers={workers}; expected a whole number above 0")
-    job = _pinned(job.absolute())
-    if workers == 1:
-        _run(job, ALONE, report)
+
+    def say(text: str) -> None:
+        if workers.rank == 0:
+            tell(text)
+
+    say("loading the model")
+    trainable = job.load()
+    pairs, held_out = job.pairs(trainable)
+    trainer = Trainer(trainable, pairs, job.options, directory=job.out, held_out=held_out, report=tell, workers=workers)
+    if trainer.step:
+        say(f"going on from step {trainer.step:,}")
+    elif held_out is not None:
+        say(f"measuring recall on {held_out.count:,} held-out pairs before the first step")
     else:
-        _run_with_ray(job, workers, report)
+        say("training")
+    done = trainer.run()
+    if workers.rank == 0:
+        done.save(job.out)
 
 
 def _known(kind: str, name: str) -> dict[str, str]:
@@ -164,138 +156,3 @@ def _known(kind: str, name: str) -> dict[str, str]:
         return {"name": name, "fingerprint": fingerprint(hub.find(name)[0])}
     except OSError as error:
         raise ModelError(f"model {name!r} cannot be read: {error}") from error
-
-
-def _pinned(job: TrainJob) -> TrainJob:
-    """The job on one version of its table: all workers, and every continuation, hold out the same rows.
-
-    Raises:
-        ArgumentError: `out` holds a run on other terms, or the table cannot be used.
-    """
-    if job.version is None:
-        began = pinned(job.out) or {}
-        version = began.get("version") if began.get("table") == job.table else None
-        job = dataclasses.replace(job, version=table_version(job.table) if version is None else version)
-    pin(job.out, job.terms())
-    return job
-
-
-def _run(job: TrainJob, workers: Workers, report: _Report) -> None:
-    trainable = job.load()
-    pairs, held_out = job.pairs(trainable)
-    trainer = Trainer(
-        trainable, pairs, job.options, directory=job.out, held_out=held_out, report=report, workers=workers
-    )
-    done = trainer.run()
-    if workers.rank == 0:
-        done.save(job.out)
-
-
-def _run_with_ray(job: TrainJob, workers: int, report: _Report) -> None:
-    """`_run` in each of several processes; log lines come back through a queue."""
-    from ray.util.queue import Queue
-
-    from lance_align.jobs.cluster import cluster
-
-    trainable = job.load()  # what is wrong with the arguments is said here, before processes start
-    job.pairs(trainable)
-    del trainable
-    with cluster(), stopping():
-        lines = Queue(actor_options={"num_cpus": 0})
-        reader = threading.Thread(target=_read_lines, args=(lines, report), daemon=True)
-        reader.start()
-        try:
-            _fit(job, workers, lines)
-        finally:
-            lines.put(None)
-            reader.join()
-            lines.shutdown()
-            shutil.rmtree(job.out / "ray", ignore_errors=True)
-
-
-def _read_lines(lines: Any, report: _Report) -> None:
-    for line in iter(lines.get, None):
-        report(line)
-
-
-def _fit(job: TrainJob, workers: int, lines: Any) -> None:
-    """Run the group of workers, and again from its checkpoint where it did not end by an error of ours."""
-    import ray
-    from ray import train as ray_train
-    from ray.train.torch import TorchTrainer
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    group = training_group(nodes, workers=workers, device=job.options.device)
-    limit_s = os.environ.setdefault(_START_LIMIT, str(START_LIMIT_S))
-    logging.getLogger("ray.train").setLevel(logging.ERROR)  # its progress; ours comes in log lines
-    # Ray's annotations describe an older class of this name.
-    failures: Any = ray_train.FailureConfig
-    for restarts_left in reversed(range(1 + _RESTARTS)):
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"job": job, "lines": lines},
-            scaling_config=ray_train.ScalingConfig(
-                num_workers=workers, use_gpu=group.use_gpu, resources_per_worker=group.resources
-            ),
-            # Its own restarts would repeat an error of ours too, and each start of a group takes ten seconds; where
-            # there is no place for the group they have no end, and no words.
-            run_config=ray_train.RunConfig(
-                storage_path=str(job.out / "ray"), failure_config=failures(controller_failure_limit=0)
-            ),
-        )
-        try:
-            trainer.fit()
-            return
-        except SystemExit:  # Ray Train answers Ctrl-C itself, and leaves as if all were well
-            raise Stopped(signal.SIGINT) from None
-        except ray_train.TrainingFailedError as error:
-            own = _own_error(error)
-            if own is not None:
-                raise own from error
-            if "TimeoutError" in type(getattr(error, "controller_failure", None)).__name__:
-                raise JobError(f"{group} did not start in {limit_s} s; {_free(nodes)}; give fewer workers") from error
-            if restarts_left == 0:
-                raise JobError(
-                    f"training failed ({_first_line(error)}); run the same command again to go on from the last "
-                    "checkpoint"
-                ) from error
-
-
-def _free(nodes: list[dict[str, Any]]) -> str:
-    import ray
-
-    return f"the cluster has {said_of(nodes, ray.available_resources())}"  # type: ignore[no-untyped-call]
-
-
-def _work(settings: dict[str, Any]) -> None:
-    """One worker of a run; Ray Train has initialised torch.distributed."""
-    from ray.train.torch import get_device
-
-    job: TrainJob = settings["job"]
-    device = str(get_device()) if job.options.device == "auto" else job.options.device
-    job = dataclasses.replace(job, options=dataclasses.replace(job.options, device=device))
-    _run(job, Workers.of_group(), settings["lines"].put)
-
-
-def _failures(error: Exception) -> list[BaseException]:
-    """What ended the workers, by rank."""
-    found: dict[int, BaseException] = getattr(error, "worker_failures", {})
-    return list(found.values())
-
-
-def _own_error(error: Exception) -> LanceAlignError | None:
-    """The error of ours that a worker raised, if one did."""
-    for failure in _failures(error):
-        seen: BaseException | None = failure
-        while seen is not None:
-            if isinstance(seen, LanceAlignError):
-                return seen
-            inner = getattr(seen, "cause", None)
-            seen = inner if isinstance(inner, BaseException) else seen.__cause__
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    cause = next(iter(_failures(error)), error)
-    first = next((line for line in str(cause).strip().splitlines() if line), "no message")
-    return f"{type(cause).__name__}: {first[:200]}"
