@@ -279,7 +279,7 @@ def test_weights_that_are_missing_are_named_and_not_drawn(broken: Path, towers: 
         pair_towers(towers["bert"], towers["bert"], projection_dim=8, seed=0)
     with pytest.raises(ModelError, match="unknown model 'no such'"):
         pair_towers(towers["vit"], "no such", projection_dim=8, seed=0)
-    with pytest.raises(ModelError, match="'someone/vit' is not in the local cache and the hub cannot be reached"):
+    with pytest.raises(ModelError, match="'someone/vit' is not here and the hub cannot be reached"):
         pair_towers("someone/vit", towers["bert"], projection_dim=8, seed=0)
     with pytest.raises(ArgumentError, match="projection_dim"):
         pair_towers(towers["vit"], towers["bert"], projection_dim=0, seed=0)
