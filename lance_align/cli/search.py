@@ -194,7 +194,7 @@ def _vector_of(named: NamedTable, key: str) -> Any:
 
 def _rows(named: NamedTable, asked: Asked, *, where: str | None, limit: int) -> list[dict[str, Any]]:
     """What is found, each row with its similarity to the query, which is a cosine."""
-    vector = asked.query.encode(named.function.encoder())
+    (vector,) = named.function.compute_query_embeddings(asked.query)
     with lance_failures("search", str(named.table.name)):
         query = named.table.search(vector, vector_column_name=named.vector)
         query = search_settings(named.table, vector=named.vector).apply(query).limit(limit + (asked.like is not None))
