@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lance_align.jobs.embed import embed as embed
     from lance_align.jobs.options import RunOptions as RunOptions
     from lance_align.jobs.report import JobReport as JobReport
+    from lance_align.jobs.train import train as train
+    from lance_align.jobs.training_report import TrainReport as TrainReport
     from lance_align.labels import add_labels as add_labels
     from lance_align.queries import Query as Query
     from lance_align.rerankers import MatchReranker as MatchReranker
@@ -66,6 +68,7 @@ _HOMES = {
     "SearchSettings": "lance_align.tables.search_settings",
     "RunOptions": "lance_align.jobs.options",
     "Segmentation": "lance_align.encoders.segmenting",
+    "TrainReport": "lance_align.jobs.training_report",
     "Verification": "lance_align.verification",
     "WarmUp": "lance_align.warming",
     "add_areas": "lance_align.areas",
@@ -83,6 +86,7 @@ _HOMES = {
     "resolve_spec": "lance_align.encoders",
     "search_settings": "lance_align.indexing.building",
     "segment": "lance_align.encoders.segmenting",
+    "train": "lance_align.jobs.train",
     "verify": "lance_align.verification",
     "warm_up": "lance_align.warming",
     "zero_shot": "lance_align.encoders.zero_shot",

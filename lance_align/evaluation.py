@@ -226,7 +226,7 @@ def _words_exactly(
     better = np.zeros(len(captions), np.int64)
     for _, vectors in _batches(dataset, text, vector, where):
         better += (words @ vectors.T > own[:, None] + TIE).sum(axis=1)
-    return _retrieval("words -> image, exact", better + 1.0, items, right)
+    return _retrieval("words -> image, exact", better + 1, items, right)
 
 
 def _words_by_index(
@@ -250,11 +250,11 @@ def _words_by_index(
 
 def _images(captions: Sequence[str], images: Vectors, words: Vectors) -> Retrieval:
     scores = images @ words.T
-    better: NDArray[np.int64] = (scores > np.diagonal(scores)[:, None] + TIE).sum(axis=1)
-    return _retrieval("image -> words, exact", better + 1.0, len(captions), np.ones(len(captions), np.int64))
+    better = (scores > np.diagonal(scores)[:, None] + TIE).sum(axis=1)
+    return _retrieval("image -> words, exact", better + 1, len(captions), np.ones(len(captions), np.int64))
 
 
-def _retrieval(what: str, ranks: NDArray[np.float64], items: int, right: NDArray[np.int64]) -> Retrieval:
+def _retrieval(what: str, ranks: NDArray[Any], items: int, right: NDArray[np.int64]) -> Retrieval:
     """The figures of some ranks.
 
     Args:
@@ -265,7 +265,7 @@ def _retrieval(what: str, ranks: NDArray[np.float64], items: int, right: NDArray
     return Retrieval(what=what, chance=chance, queries=len(ranks), items=items, **_figures(ranks))
 
 
-def _figures(ranks: NDArray[np.float64]) -> dict[str, Any]:
+def _figures(ranks: NDArray[Any]) -> dict[str, Any]:
     median = float(np.median(ranks))
     return {
         "recall": {k: float((ranks <= k).mean()) for k in KS},

@@ -157,6 +157,7 @@ def _hub(name: str, family: str, dim: int, download_mb: int, purpose: str, summa
     )
 
 
+BUNDLED_MODEL = "align-tiny"  # of the demo; it knows drawings and emoji only
 DEFAULT_MODEL = "kakaobrain/align-base"  # of whoever names none
 PURPOSES = ("to begin with", "fast", "best recall", "many languages", "videos", "reranking", "parts of images")
 
@@ -165,7 +166,7 @@ KNOWN_CHECKPOINTS: Mapping[str, Checkpoint] = {
     checkpoint.name: checkpoint
     for checkpoint in (
         Checkpoint(
-            name="align-tiny",
+            name=BUNDLED_MODEL,
             family="align",
             source="bundled",
             dim=256,

@@ -34,13 +34,14 @@ from lance_align.benchmarks.inputs import caption_mixes, scene_pictures
 from lance_align.benchmarks.jobs import job_lines, ways
 from lance_align.benchmarks.measuring import Line
 from lance_align.benchmarks.search import search_lines
+from lance_align.benchmarks.start import start_lines
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import CACHE, save_base_checkpoint
 from lance_align.cli.command import application, run
 from lance_align.encoders.checkpoints import BUNDLED
 from lance_align.errors import ArgumentError
 
-Part = Literal["image", "text", "decode", "job", "growth", "search", "families", "gpu"]
+Part = Literal["start", "image", "text", "decode", "job", "growth", "search", "families", "gpu"]
 WIDTH = 190  # of the table, in characters
 
 app = application("benchmark.py", __doc__)
@@ -49,7 +50,7 @@ app = application("benchmark.py", __doc__)
 @app.default
 def benchmark(
     *,
-    parts: Sequence[Part] = ("image", "text", "decode", "job", "growth", "search", "families"),
+    parts: Sequence[Part] = ("start", "image", "text", "decode", "job", "growth", "search", "families"),
     rounds: int = 5,
     pictures: int = 32,
     captions: int = 256,
@@ -64,8 +65,8 @@ def benchmark(
     """Print a table of what was measured for each part, and write all of it as JSON if asked.
 
     Args:
-        parts: what to measure: the towers (image, text), decoding, whole jobs, how a job grows with its rows, searching
-            a table, the other families at their published sizes, the towers on a GPU.
+        parts: what to measure: what a user waits for (start), the towers (image, text), decoding, whole jobs, how a job
+            grows with its rows, searching a table, the other families at their published sizes, the towers on a GPU.
         rounds: measured rounds, after one that is not.
         pictures: of `image`, 640 pixels a side.
         captions: of `text`, of each kind.
@@ -102,6 +103,8 @@ def benchmark(
             models = ((directory, job_rows), (BUNDLED / "align-tiny", 20 * job_rows))
             how = {"rounds": rounds, "contenders": ways(daft_python=daft_python), "note": console.print}
             return (job_lines(checkpoint, drawn, number, **how) for checkpoint, number in models)
+        if part == "start":
+            return [start_lines(rounds=rounds)]
         if part == "growth":
             return [growth_lines(rows)]
         if part == "search":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import lance_align.encoders.fingerprint as fingerprints
 from lance_align.benchmarks import weights
 from lance_align.encoders import allow_models, is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.geometry import read_image_spec
@@ -539,3 +541,36 @@ def test_a_configuration_as_old_transformers_wrote_it_is_understood(copy: Path) 
     raw["vision_config"].update(old)
     (copy / "config.json").write_text(json.dumps({**raw, "torch_dtype": "float32", "transformers_version": None}))
     np.testing.assert_allclose(_encode(copy).encode_texts(captions).vectors, expected, atol=1e-6)
+
+
+def test_large_weights_are_read_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a job, and later processes, take the digest from the cache as long as the file is the same."""
+    monkeypatch.setenv("LANCE_ALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fingerprints, "LARGE_BYTES", 1000)
+    read: list[str] = []
+    original = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: read.append(file.name) or original(file, kind))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+
+    def of_a_new_process() -> str:
+        fingerprints._file_digest.cache_clear()
+        return fingerprints.fingerprint(folder)
+
+    weights.write_bytes(b"a" * 2000)
+    first = of_a_new_process()
+    assert of_a_new_process() == first
+    assert len(read) == 1
+    times = weights.stat()
+    weights.write_bytes(b"b" * 2000)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # of the same size, and as old as before
+    second = of_a_new_process()
+    assert second != first
+    assert len(read) == 2
+    for kept in (tmp_path / "cache" / "digests").iterdir():
+        kept.write_text("rubbish")
+    assert of_a_new_process() == second
+    assert len(read) == 3
+    monkeypatch.setenv("LANCE_ALIGN_CACHE", "")  # nothing is to be kept
+    assert of_a_new_process() == second

@@ -24,8 +24,8 @@ from lance_align.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OTHERS = ("pipelines/benchmark", "pipelines/evaluate", "pipelines/train")  # scripts that are no commands
-JOBS = {"demo", "embed", "backfill", "describe"}
+OTHERS = ("pipelines/benchmark", "pipelines/evaluate")  # scripts that are no commands
+JOBS = {"demo", "embed", "backfill", "describe", "train"}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ def test_scenes_arrive_in_order_in_several_files_with_their_truth(tmp_path: Path
         assert (row["id"], row["caption"], tuple(row["captions"])) == (scene.id, scene.captions[0], scene.captions)
         assert [(o["name"], o["colour"]) for o in row["objects"]] == [(o.name, o.colour) for o in scene.objects]
         np.testing.assert_array_equal(np.asarray(images.decode(row["image"])), draw_scene(scene, size_px=128))
+
+
+def test_a_corpus_is_as_readable_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = demo_source("scenes", directory=tmp_path, rows=2)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o750
 
 
 def test_openmoji_may_be_thinned_evenly(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_what_cannot_describe_is_refused(checkpoints: dict[str, Path], tmp_path:
         resolve_describer(describer_models.llava(tmp_path / "mute", chat_template=None), prompt="what ?")
     with pytest.raises(ModelError, match="no such directory"):
         resolve_describer("nothing-there")
-    with pytest.raises(ModelError, match="not in the local cache"):
+    with pytest.raises(ModelError, match="is not here and the hub cannot be reached"):
         resolve_describer("nobody/has-this-model")
     (tmp_path / "pickled").mkdir()
     shutil.copy(checkpoints["caption"] / "config.json", tmp_path / "pickled")

@@ -368,7 +368,7 @@ def test_the_report_says_what_workers_have(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("lance_align.encoders.cache._encoders", {})  # those of other tests have an image tower too
     source = parquet(pictures(4), tmp_path / "in.parquet")
     options: dict[str, Any] = {"db": tmp_path, "table": "t", "executor": "local", "progress": False}
-    embedded = embed(source, embed="text", text="caption", threads=1, **options)
+    embedded = embed(source, embed="text", text="caption", model="align-tiny", threads=1, **options)
     attach(lancedb.connect(tmp_path).open_table("t"), text="caption", vector="second", model="align-tiny")
     for report in (embedded, backfill(vector="second", threads=1, **options)):
         assert report.plan["engine"] == "torch"

@@ -131,7 +131,10 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     options = ["--db", tmp_path / "db", "--table", "t", "--model", "fake"]
     status, out, err = run(source, *options, cwd=tmp_path, RAY_ADDRESS="127.0.0.1:1")
     assert (status, out) == (1, "")
-    assert err == "error: Ray did not start (127.0.0.1:1): [Errno 111] Connection refused\n"
+    *before, last = err.splitlines()
+    assert last == "error: Ray did not start (127.0.0.1:1): [Errno 111] Connection refused"
+    assert all(line.startswith("20") for line in before), err  # lines of progress, with their times
+    assert before[-1].endswith(" starting Ray")
     assert not (tmp_path / "db").exists()
 
 

@@ -217,7 +217,7 @@ def test_a_hub_model_is_fetched_by_name_without_code_or_pickles(hub: Hub, tmp_pa
     questions = ((REPOSITORY, None), (REPOSITORY, COMMIT), ("someone/nothing", None))
     newest, pinned, missing = _ask(*questions, endpoint=nobody, cache=tmp_path)
     assert json.loads(newest) == json.loads(pinned) == online
-    assert missing.startswith("model 'someone/nothing' is not in the local cache and the hub cannot be reached")
+    assert missing.startswith("model 'someone/nothing' is not here and the hub cannot be reached")
 
 
 @pytest.mark.slow  # half a minute: three new processes

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from lance_align import JobReport
+from lance_align import JobReport, embed
 from lance_align.errors import ArgumentError, SourceError
 from lance_align.fetching import FetchPolicy
 from lance_align.jobs.columns import choose_columns
 from lance_align.jobs.progress import Lines, State, beating, reporter
-from lance_align.jobs.report import parse_max_errors, too_many
+from lance_align.jobs.report import Failure, parse_max_errors, too_many
 from lance_align.jobs.sources import open_source
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -58,6 +62,40 @@ def test_text_is_one_screen() -> None:
     assert lines[9:11] == ["    null                    6", "    format                  4"]
 
 
+def test_the_text_ends_with_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failures = tuple(Failure(id=f"{number}.tiff", error="format: TIFF is not admitted") for number in range(7))
+    report = dataclasses.replace(REPORT, table_uri=str(tmp_path / "my db" / "t.lance"), vector="vector", lacking=4)
+    lines = dataclasses.replace(report, failures=failures).to_text().splitlines()
+    assert "  14 rows of the table lack a vector; --retry-errors tries them again:" in lines
+    assert sum("format: TIFF is not admitted" in line for line in lines) == 5
+    assert lines[-2].strip() == 'all of them: table.search().where("error IS NOT NULL")'
+    assert lines[-1] == "  search it: lance-align search 'a red car' --db './my db' --table t"
+    other = dataclasses.replace(report, vector="second", table_uri="s3://bucket/db/t.lance").to_text()
+    assert other.endswith("lance-align search 'a red car' --db s3://bucket/db --table t --vector second")
+    assert "search it" not in dataclasses.replace(report, vector=None).to_text()
+    assert "photographs" not in report.to_text()
+    assert "--model kakaobrain/align-base" in dataclasses.replace(report, photographs=90).to_text()
+    assert "photographs" not in dataclasses.replace(report, photographs=90, model="mine").to_text()
+
+
+def test_a_run_names_what_failed_and_sees_photographs(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        Image.fromarray(noise).save(tmp_path / "in" / f"{number}.jpg", quality=95)
+    Image.fromarray(noise[:9, :9]).save(tmp_path / "in" / "small.tiff")
+    options: dict[str, Any] = {"db": tmp_path, "table": "t", "model": "align-tiny", "progress": False}
+    for embedded in (3, 0):  # a re-run names them too
+        report = embed(tmp_path / "in", **options)
+        assert report.embedded == embedded
+        ((row),) = report.failures
+        assert row.id == "small.tiff"
+        assert "--image-formats" in row.error
+        assert ("these look like photographs" in report.to_text()) == bool(embedded)
+        assert json.loads(report.to_json())["failures"] == [{"id": row.id, "error": row.error}]
+
+
 @pytest.mark.parametrize(
     ("limit", "allowed"),
     [
@@ -82,17 +120,36 @@ def test_other_limits_are_refused(limit: Any) -> None:
         parse_max_errors(limit)
 
 
-def test_progress_in_a_file_is_plain_lines() -> None:
+def test_progress_in_a_file_is_a_plain_line_when_something_changes() -> None:
     out = io.StringIO()
-    with beating(Lines(200, out, every_s=0.01), lambda: State(rows=50, failed=2, committed=40, skipped=10, version=3)):
-        while out.getvalue().count("\n") < 3:
-            pass
+    states = [
+        State(phase="looking"),
+        *[State(phase="loading the model", decoded=50)] * 20,
+        *[State(decoded=60, rows=50, failed=2, committed=40, skipped=10, version=3)] * 20,
+    ]
+    shown = Lines(200, out, every_s=0.01)
+    for state in states:
+        shown.show(state)
+    shown.end(states[-1], finished=True)
     assert "\r" not in out.getvalue()
     assert "\x1b" not in out.getvalue()
     lines = out.getvalue().splitlines()
     assert all(datetime.fromisoformat(line.split(" ", 1)[0]).tzinfo is not None for line in lines)
-    assert "60 rows of 200 (30%), 10 skipped, 2 failed, 40 committed (version 3)" in lines[0]
-    assert lines[-1].endswith(" finished")
+    assert "looking: 0 rows of 200 (0%)" in lines[0]
+    assert "loading the model: 0 rows of 200 (0%), 50 decoded" in lines[1]
+    assert "embedding: 60 rows of 200 (30%), 60 decoded, 10 skipped, 2 failed, 40 committed (version 3)" in lines[2]
+    assert lines[3].endswith(" finished")
+    assert len(lines) == 4
+
+
+def test_progress_is_shown_while_a_job_runs() -> None:
+    out = io.StringIO()
+    counts = iter(range(1000))
+    with beating(Lines(None, out, every_s=0.01), lambda: State(rows=next(counts))):
+        deadline = time.monotonic() + 30
+        while out.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert out.getvalue().count("embedding: ") >= 3
 
 
 def test_progress_tells_when_it_was_stopped(tmp_path: Path) -> None:
@@ -219,9 +276,9 @@ def test_addresses_are_pictures_where_hosts_are_named(tmp_path: Path) -> None:
 
 def test_the_names_of_files_in_a_folder_are_no_captions(tmp_path: Path) -> None:
     (tmp_path / "red car.png").touch()
-    for embed in ("both", "text"):
+    for embedded in ("both", "text"):
         with pytest.raises(SourceError, match="names of files are none"):
-            choose_columns(open_source(tmp_path), embed=embed)
+            choose_columns(open_source(tmp_path), embed=embedded)
 
 
 def test_columns_that_are_not_there_are_answered_with_those_that_are(tmp_path: Path) -> None:

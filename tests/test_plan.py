@@ -88,6 +88,8 @@ def test_the_plan_stands_in_the_log_and_in_the_report(tmp_path: Path) -> None:
         "plan: executor local, readers 1, actors 1, threads 1, device cpu, engine torch, precision float32, "
         "block_rows 6, commit_rows 9"
     )
-    assert plan in (tmp_path / "log").read_text().splitlines()[0]
+    looking, planned, *_ = (tmp_path / "log").read_text().splitlines()
+    assert looking.endswith(f"looking at {folder}")
+    assert plan in planned
     assert plan in report.to_text()
     assert json.loads(report.to_json())["plan"]["readers"] == 1

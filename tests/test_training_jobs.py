@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
+import os
+import re
 import shutil
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,14 +23,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import lance_align
 from lance_align.corpora.scenes import draw_scene, scene_at
 from lance_align.encoders import load_encoder
 from lance_align.errors import ArgumentError, JobError, SourceError
 from lance_align.jobs.pairs import table_pairs
-from lance_align.jobs.train import TrainJob, train_on_table
+from lance_align.jobs.training_job import TrainJob
+from lance_align.jobs.training_progress import training_progress
+from lance_align.jobs.training_report import TrainReport
+from lance_align.jobs.training_run import train_on_table
 from lance_align.spec import ImageSpec
 from lance_align.training import Batch, LogLine, TrainOptions
-from lance_align.training.log import logged
+from lance_align.training.log import logged, read_log
 from tests.family_models import save_family
 from tests.training_pairs import captions
 
@@ -87,7 +96,7 @@ def test_a_run_goes_on_with_the_rows_it_began_with(table: str, clip: str, tmp_pa
         train_on_table(job, report=lines.append)
         return lines
 
-    assert [line.step for line in train(grown, steps=1)] == [1]
+    assert [line.step for line in train(grown, steps=1)] == [0, 1]
     damaged = [{"photo": b"damaged", "words": caption} for caption in captions(14) * 6]
     lance.write_dataset(pa.Table.from_pylist(damaged), grown, mode="append")
     assert [(line.step, line.skipped) for line in train(grown, steps=3)] == [(2, 0), (3, 0)]
@@ -96,6 +105,116 @@ def test_a_run_goes_on_with_the_rows_it_began_with(table: str, clip: str, tmp_pa
     lance.dataset(grown).cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
     with pytest.raises(SourceError, match="has no version 1, which this run began with"):
         train(grown, steps=4)
+
+
+def fine_tune(table: str, clip: str, out: Path, **changes: Any) -> TrainReport:
+    given: dict[str, Any] = {"steps": 2, "batch_size": 8, "held_out": 4, "device": "cpu", "progress": False} | changes
+    return lance_align.train(table, out=out, image="photo", text="words", model=clip, **given)
+
+
+def test_recall_is_told_before_and_after_also_of_a_run_that_went_on(table: str, clip: str, tmp_path: Path) -> None:
+    first = fine_tune(table, clip, tmp_path / "out", learning_rate=1e-2)
+    again = fine_tune(table, clip, tmp_path / "out", learning_rate=1e-2, steps=60, recall_every=20)
+    finished = fine_tune(table, clip, tmp_path / "out", learning_rate=1e-2, steps=60)
+    assert (first.steps, again.steps, finished) == (2, 60, again)
+    assert first.recall_before == again.recall_before is not None
+    assert again.recall_after is not None
+    assert again.recall_before["text_to_image@1"] < again.recall_after["text_to_image@1"]
+    lines = read_log(tmp_path / "out")
+    assert [line.step for line in lines if line.recall] == [0, 2, 20, 40, 60]
+    assert lines[0].loss is None
+    text = first.to_text()
+    assert f"recall@1 words -> image  {first.recall_before['text_to_image@1']:.3f} -> " in text
+    assert "2 steps mean next to nothing" in text
+    assert "next to nothing" not in again.to_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    measured = again.recall_before["image_to_text@1"], again.recall_after["image_to_text@1"]
+    for said in (table, "version 1", "14, of which 4", clip, "`photo` (images)", again.fingerprint, "60, of 8 pairs",
+                 f"| recall@1 image -> words | {measured[0]:.3f} | {measured[1]:.3f} |"):  # fmt: skip
+        assert said in card
+    with Image.open(tmp_path / "out" / "curve.png") as curve:
+        assert curve.format == "PNG"
+    assert load_encoder(str(tmp_path / "out"), device="cpu").encode_texts(["a red car"]).reasons == (None,)
+
+
+def test_without_matplotlib_the_curve_is_left_out_in_one_line(
+    table: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    report = fine_tune(table, clip, tmp_path / "out", held_out=0, steps=1)
+    assert report.curve is None
+    assert report.recall_before is report.recall_after is None
+    said = [line for line in report.to_text().splitlines() if "curve" in line]
+    assert said == ["  no curve was drawn, for matplotlib is missing: pip install 'lance-align[plots]'"]
+    assert not (tmp_path / "out" / "curve.png").exists()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "curve.png" not in card
+    assert "Not measured" in card
+
+
+def test_files_of_a_run_obey_the_umask_and_a_card_of_ones_own_is_kept(table: str, clip: str, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        fine_tune(table, clip, tmp_path / "out", held_out=0, steps=1)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "average.safetensors", "optimizer.pt", "README.md"}
+    assert {path.name: f"{path.stat().st_mode & 0o777:o}" for path in files} == {path.name: "640" for path in files}
+    (tmp_path / "out" / "README.md").write_text("mine\n")
+    fine_tune(table, clip, tmp_path / "out", held_out=0, steps=1)
+    assert (tmp_path / "out" / "README.md").read_text() == "mine\n"
+
+
+def test_progress_begins_at_once_and_no_line_comes_twice(
+    table: str, clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SourceError, match="no Lance table"):
+        fine_tune("nowhere.lance", clip, tmp_path / "none", progress=True)
+    assert capsys.readouterr().err.endswith(f" training {clip} on nowhere.lance into {tmp_path / 'none'}\n")
+    assert not (tmp_path / "none").exists()
+    fine_tune(table, clip, tmp_path / "out", progress=True)
+    printed, said = capsys.readouterr()
+    lines = [line.partition(" ")[2] for line in said.splitlines() if line[:2] == "20"]  # transformers has a bar too
+    assert len(set(lines)) == len(lines)
+    assert [line[:20] for line in lines[1:4]] == ["loading the model", "measuring recall on ", "step 0 of 2 (0%), re"]
+    assert lines[-1].startswith("step 2 of 2 (100%), loss ")
+    assert printed == ""
+
+
+def test_a_terminal_gets_a_bar_with_loss_and_recall() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    recall = {"text_to_image@1": 0.125, "image_to_text@1": 0.25}
+    line = LogLine(step=3, progress=0.25, loss=1.5, temperature=0.07, learning_rate=1e-4, pairs_per_s=40.0, skipped=0,
+                   elapsed_s=30.0, recall=recall)  # fmt: skip
+    screen = Terminal()
+    with contextlib.redirect_stderr(screen), training_progress(12) as view:
+        view.say("loading the model")
+        view.show(line)
+        view.show(dataclasses.replace(line, step=6, progress=0.5, elapsed_s=60.0, recall=None))
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "loading the model" in shown
+    assert "step 3/12" in shown
+    *_, last = (part for part in re.split(r"[\r\n]+", shown) if part.strip())
+    for said in ("step 6/12", "loss 1.500", "recall@1 0.125/0.250", "1 min 0 s left"):
+        assert said in last
+
+
+def test_a_log_counts_what_was_done_again_once(tmp_path: Path) -> None:
+    line = LogLine(step=0, progress=0.0, loss=None, temperature=0.07, learning_rate=0.0, pairs_per_s=0.0, skipped=0,
+                   elapsed_s=0.0)  # fmt: skip
+    with logged(tmp_path) as log:
+        for step in (0, 20, 40):
+            log(dataclasses.replace(line, step=step))
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"step": 60, "progr\n')  # a kill
+    with logged(tmp_path) as log:
+        log(dataclasses.replace(line, step=30, loss=1.0))
+    assert [(found.step, found.loss) for found in read_log(tmp_path)] == [(0, None), (20, None), (30, 1.0)]
+    assert read_log(tmp_path / "nothing") == []
 
 
 OTHER_TERMS: list[tuple[dict[str, Any], str]] = [
@@ -225,8 +344,9 @@ def test_two_workers_of_ray_train_make_the_model_of_one(table: str, clip: str, t
         out = tmp_path / str(workers)
         job = TrainJob(table=table, image="photo", text="words", out=out, options=options, model=clip, held_out=4)
         train_on_table(job, workers=workers, report=lines.append)
-    assert [line.step for line in found[2]] == [1, 2, 3]
-    assert [line.loss for line in found[2]] == pytest.approx([line.loss for line in found[1]], abs=1e-4)
+    assert [line.step for line in found[2]] == [0, 1, 2, 3]
+    assert [line.loss for line in found[2][1:]] == pytest.approx([line.loss for line in found[1][1:]], abs=1e-4)
+    assert found[2][0].recall == found[1][0].recall is not None
     assert found[2][-1].recall == found[1][-1].recall is not None
     one, two = (load_file(tmp_path / workers / "model.safetensors") for workers in "12")
     for name, value in two.items():

@@ -60,6 +60,12 @@ def test_the_loss_falls_and_progress_is_reported(drawn: ScenePairs) -> None:
     assert all(line.pairs_per_s > 0 and line.skipped == 0 for line in lines)
 
 
+def test_long_steps_are_told_each(drawn: ScenePairs) -> None:
+    lines: list[LogLine] = []
+    Trainer(fresh(drawn), drawn, options(steps=3, log_every=100, log_every_s=1e-6), report=lines.append).run()
+    assert [line.step for line in lines] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("family", ["align", "clip"])
 def test_a_run_that_was_stopped_ends_with_the_same_weights(drawn: ScenePairs, tmp_path: Path, family: str) -> None:
     def start(seed: int = 0) -> Trainable:

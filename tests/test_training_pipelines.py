@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lance
@@ -18,7 +19,9 @@ from PIL import Image
 from lance_align.benchmarks.weights import build_model
 from lance_align.corpora.scenes import draw_scene, scenes
 from lance_align.encoders import resolve_spec
+from lance_align.training.log import read_log
 from tests.align_models import SMALL_PREPROCESSOR, save_checkpoint, small_config
+from tests.artwork_folders import write_artwork
 from tests.family_models import save_family
 from tests.scripts import run_here
 
@@ -35,6 +38,15 @@ def run(script: str, *arguments: object) -> tuple[int, str, str]:
     process = start(script, *arguments)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
+    """Until the log of a run has that step, or a later one."""
+    deadline = time.monotonic() + 200
+    while not any(line.step >= step for line in read_log(out)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +78,22 @@ def test_fine_tuning_survives_a_kill_and_lowers_the_loss(table: str, model: str,
     arguments = [table, "--image", "photo", "--text", "words", "--model", model, "--out", out, "--batch-size", 42,
                  "--steps", 60, "--learning-rate", 1e-3, "--checkpoint-every-s", 0.01]  # fmt: skip
     first = start("train.py", *arguments)
-    assert first.stdout is not None
-    assert [json.loads(first.stdout.readline())["step"] for _ in range(2)] == [20, 40]
+    wait_for_step(first, out, 40)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert not (out / "model.safetensors").exists()
 
     status, stdout, stderr = run("train.py", *arguments)
     assert status == 0, stderr
-    *resumed, last = stdout.splitlines()
-    assert json.loads(resumed[0])["step"] >= 40  # it went on; a new run would report step 20 first
-    assert json.loads(resumed[-1])["step"] == 60
-    assert str(out) in last
-    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < lines[0]["loss"]
-    assert lines[0]["skipped"] == 40  # the two rows that cannot be used, in each of twenty steps
+    assert "going on from step" in stderr
+    assert stdout.splitlines()[-1] == f"saved {out}; use it with --model {out}"
+    lines = read_log(out)
+    assert lines[-1].step == 60
+    assert [line.step for line in lines] == sorted({line.step for line in lines})
+    assert lines[-1].loss is not None
+    assert lines[0].loss is not None
+    assert lines[-1].loss < lines[0].loss
+    assert lines[0].skipped == 2 * lines[0].step  # the two rows that cannot be used, in each step
     assert resolve_spec(str(out)).image == resolve_spec(model).image
 
 
@@ -92,8 +105,7 @@ def test_a_signal_ends_training_in_several_processes(
     clip, out = save_family("clip", tmp_path / "clip"), tmp_path / "out"
     process = start("train.py", table, "--image", "photo", "--text", "words", "--model", clip, "--out", out,
                     "--batch-size", 8, "--steps", 100_000, "--workers", 2, "--checkpoint-every-s", 1)  # fmt: skip
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["step"] == 20
+    wait_for_step(process, out, 20)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == status
@@ -104,10 +116,13 @@ def test_a_signal_ends_training_in_several_processes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["TABLE", "--text", "caption"], "has no column ['caption', 'image']; it has ['photo', 'words']"),
+        (
+            ["TABLE", "--text", "caption", "--model", "align-tiny"],
+            "has no column ['caption', 'image']; it has",
+        ),
         (["nowhere.lance"], "nowhere.lance is no Lance table; give the table's own folder"),
         (["--stepps", "3"], "Unknown option: --stepps"),
-        ([], "either a table to fine-tune on or --artwork"),
+        ([], "--table requires an argument"),
         (["--artwork", "nowhere"], "emojibase"),
         (["TABLE", "--image", "photo", "--text", "words", "--model", "no-such"], "unknown model"),
     ],
@@ -116,8 +131,22 @@ def test_train_says_in_one_line_what_is_wrong(table: str, tmp_path: Path, argume
     given = [table if argument == "TABLE" else argument for argument in arguments]
     status, _, stderr = run_here("train.py", *given, "--out", tmp_path / "out", "--steps", 1)
     assert status != 0
-    assert message in stderr
-    assert len(stderr.strip().splitlines()) == 1
+    *progress, said = stderr.strip().splitlines()
+    assert message in said
+    assert not any("error" in line for line in progress)
+
+
+def test_align_tiny_is_made_from_artwork(tmp_path: Path) -> None:
+    artwork, out = write_artwork(tmp_path / "artwork"), tmp_path / "tiny"
+    given = ["--artwork", artwork, "--scenes", 8, "--steps", 1, "--batch-size", 4, "--device", "cpu"]
+    status, stdout, stderr = run_here("train.py", *given, "--out", out)
+    assert (status, stdout) == (0, f"saved {out}; use it with --model {out}\n"), stderr
+    assert resolve_spec(str(out)).family == "align"
+    assert (out / "curve.png").is_file()
+    assert json.loads((out / "run.json").read_text())["freeze_batch_norm"] is False
+    status, _, stderr = run_here("train.py", "table.lance", *given, "--out", out)
+    assert status == 2
+    assert "'table.lance'" in stderr
 
 
 @pytest.mark.slow  # a minute and a half

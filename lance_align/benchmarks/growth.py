@@ -86,7 +86,7 @@ class _Versions:
 
 
 def _run(source: Path, place: Path, kind: Kind, versions: _Versions | None) -> tuple[Usage, dict[str, Any]]:
-    options = json.dumps({"embed": "text" if kind == "texts" else "image"})
+    options = json.dumps({"embed": "text" if kind == "texts" else "image", "executor": "ray"})  # for all sizes
     command = [sys.executable, str(WAYS / "ours.py"), str(source), "fake", str(place / "db"), options]
     used = measure(command, timeout_s=TIMEOUT_S, look=versions.look if versions else lambda: None)
     report: dict[str, Any] = json.loads(used.output)

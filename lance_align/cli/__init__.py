@@ -8,10 +8,12 @@ demo, embed, backfill, describe, train, evaluate, search, index, verify, cleanup
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from types import MappingProxyType
 
 from lance_align import __version__
@@ -32,6 +34,8 @@ COMMANDS = MappingProxyType(
     }
 )
 PROGRAM = "lance-align"
+_JOBS = ("demo", "embed", "backfill", "describe", "train")
+_SILENT = {"--help", "-h", "--no-progress"}
 
 
 def main(*words: str) -> None:
@@ -63,8 +67,25 @@ def run_command(name: str, words: Sequence[str] | None = None) -> None:
     """
     from lance_align.cli.command import run
 
-    module = importlib.import_module(f"lance_align.cli.{name}")
-    run(module.app, words, go_on=getattr(module, "GO_ON", None))
+    given = list(sys.argv[1:] if words is None else words)
+    with _first_line(name, given):
+        module = importlib.import_module(f"lance_align.cli.{name}")
+    run(module.app, given, go_on=getattr(module, "GO_ON", None))
+
+
+@contextlib.contextmanager
+def _first_line(name: str, words: Sequence[str]) -> Iterator[None]:
+    """Say at once that a job starts, for its imports take a second; in a terminal the job's own lines replace it."""
+    if name not in _JOBS or _SILENT & set(words):
+        yield
+    elif sys.stderr.isatty():
+        print(f"{PROGRAM} {name} …", end="", file=sys.stderr, flush=True)
+        yield
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+    else:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        print(f"{now} starting {PROGRAM} {name}", file=sys.stderr, flush=True)
+        yield
 
 
 def _overview() -> str:

@@ -17,12 +17,16 @@ from lance_align.jobs.options import RunOptions
 
 _GROUPS = {
     "Input": "source corpus rows seed format delimiter image text id drop embed labels_from_folders limit duplicates "
-    "on_changed gone",
-    "Table": "db table vector column keep thumbnail_px retry_errors index fts storage_options verify cleanup sheet",
-    "Model": "model revision task prompt max_new_tokens temperature max_side_px device engine precision",
+    "on_changed gone held_out",
+    "Table": "db table out vector column keep thumbnail_px retry_errors index fts storage_options verify cleanup sheet",
+    "Model": "model vision_model text_model projection_dim revision task prompt max_new_tokens temperature max_side_px "
+    "device engine precision",
+    "Training": "steps minutes batch_size pairs_per_pass learning_rate head_learning_rate weight_decay warmup_steps "
+    "min_temperature max_temperature freeze_image_tower freeze_text_tower freeze_batch_norm gradient_checkpointing "
+    "recall_every",
     "Limits": "allow_outside fetch_hosts image_formats max_pixels max_bytes decode_seconds decode_memory_mb max_errors",
-    "Cluster": "executor actors readers threads",
-    "Expert": "commit_rows commit_seconds block_rows stall_seconds progress log_file report_json",
+    "Cluster": "executor actors readers workers threads",
+    "Expert": "commit_rows commit_seconds block_rows stall_seconds checkpoint_every_s progress log_file report_json",
 }
 # By number, so that help shows them in this order.
 _GROUP_OF = {
@@ -36,7 +40,7 @@ def job_command(
     command: Callable[..., None],
     job: Callable[..., Any],
     *,
-    run: type[RunOptions] = RunOptions,
+    run: type[RunOptions] | None = RunOptions,
     without: Collection[str] = (),
 ) -> Callable[..., None]:
     """A command that takes the options of a job, of a run, and its own, and is given all of them as keywords.
@@ -46,10 +50,10 @@ def job_command(
     Args:
         command: its last parameter is ``**given``.
         job: a function; its ``**options`` are those of `run`.
-        run: their names, types and defaults.
+        run: their names, types and defaults; None for a job that has none of them.
         without: options of the job that the command gives itself.
     """
-    parameters = {**_parameters(job), **_fields(run), **_parameters(command)}
+    parameters = {**_parameters(job), **({} if run is None else _fields(run)), **_parameters(command)}
     kept = [parameter for name, parameter in parameters.items() if name not in without]
     ordered = sorted(kept, key=lambda parameter: parameter.kind)
     signature = inspect.Signature(ordered)

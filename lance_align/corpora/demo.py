@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -127,17 +126,17 @@ def _scene_rows(number: int, seed: int) -> Iterator[Row]:
 
 def _write_atomically(folder: Path, schema: pa.Schema, make_rows: Callable[[], Iterator[Row]]) -> None:
     """Write shards beside `folder` and rename the whole; whoever comes second keeps what the first one made."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write_shards(scratch, schema, make_rows())
-        scratch.chmod(0o755)  # mkdtemp makes it private
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+    ) as drafts:
+        draft = Path(drafts, "new")  # the temporary directory itself is nobody else's to read
+        draft.mkdir()
+        _write_shards(draft, schema, make_rows())
         try:
-            scratch.rename(folder)
+            draft.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_shards(folder: Path, schema: pa.Schema, rows: Iterator[Row]) -> None:

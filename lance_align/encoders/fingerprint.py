@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from lance_align.encoders.engines.store import cache_folder
+
+LARGE_BYTES = 2**24  # smaller files are read in milliseconds
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 # What a vector depends on; README, licence and training state are left out.
 FINGERPRINTED = (
@@ -28,8 +36,8 @@ FINGERPRINTED = (
 def fingerprint(directory: Path, *, files: Sequence[str] = FINGERPRINTED) -> str:
     """SHA-256 over the names and contents of the files that decide a vector, as 64 hex digits.
 
-    It does not depend on where the directory lies. A file is read again only when its size, time or inode changes,
-    so asking twice is cheap (0.7 GB take about a second the first time).
+    It does not depend on where the directory lies. A file is read again only when its size, times or inode change.
+    Large ones are remembered in the cache, so the workers of a job do not read what its driver has read.
 
     Args:
         files: their names, in a fixed order; those that are missing do not count.
@@ -41,13 +49,29 @@ def fingerprint(directory: Path, *, files: Sequence[str] = FINGERPRINTED) -> str
     for name in files:
         path = directory / name
         if path.is_file():
-            state = path.stat()
-            content = _file_digest(str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino)
-            digest.update(f"{name} {content}\n".encode())
+            digest.update(f"{name} {_file_digest(str(path.resolve()), _state(path))}\n".encode())
     return digest.hexdigest()
 
 
+def _state(path: Path) -> str:
+    """What changes when a file does; nobody but root sets the time of the last change of its inode (ctime)."""
+    state = path.stat()
+    return f"{state.st_dev} {state.st_ino} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
+
+
 @functools.lru_cache(maxsize=256)
-def _file_digest(path: str, _size: int, _mtime_ns: int, _inode: int) -> str:
+def _file_digest(path: str, state: str) -> str:
+    is_large = int(state.split()[2]) >= LARGE_BYTES
+    kept = cache_folder("digests", hashlib.sha256(f"{path} {state}".encode()).hexdigest()) if is_large else None
+    with suppress(OSError, UnicodeDecodeError):
+        if kept is not None and _DIGEST.fullmatch(found := kept.read_text(encoding="ascii")):
+            return found
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if kept is not None:
+        with suppress(OSError):  # a cache that cannot be written to costs time alone
+            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft = kept.with_name(f"{kept.name}.{os.getpid()}")
+            draft.write_text(digest, encoding="ascii")
+            draft.replace(kept)
+    return digest

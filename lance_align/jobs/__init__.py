@@ -3,7 +3,12 @@
 embed      the main job; its keyword arguments are its configuration
 backfill   the same for the rows of a table that is there
 describe   a column of texts about the pictures of a table that is there
-train      training on a table of pairs, in one process or with Ray Train
+train      training on a table of pairs: the job's configuration
+training_job        what each process of a run is told, and does
+training_run        a run from its begin to its account, in one process or several
+training_cluster    several, of Ray Train
+training_progress   how far it is
+training_report     its account, and the model card
 pairs      such a table's rows
 running    one run of it, on the driver: receipts, rounds of commits, the account
 gathering  rounds of commits that end in time

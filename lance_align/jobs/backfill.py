@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from datetime import datetime
 from typing import Unpack
@@ -17,6 +18,7 @@ from lance_align.jobs.filling.vectors import VectorMaker
 from lance_align.jobs.indexing import Indexing, check_indexing, index_objection, with_indexes
 from lance_align.jobs.options import RunKeywords, RunOptions
 from lance_align.jobs.policy import Policy
+from lance_align.jobs.progress import announce
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.sources.location import References, locate
 from lance_align.sandbox import Decoder
@@ -72,9 +74,11 @@ def backfill(
     started_at = datetime.now().astimezone()
     run = RunOptions(**options)
     policy = Policy(max_errors=run.failures_allowed)
+    tell = functools.partial(announce, show=run.progress, log_file=run.log_file)
     shape = run.shape(engine)
     check_indexing(index)
     location = table_location(os.fspath(db), table, storage_options=run.storage_options)
+    tell(f"looking at {location.uri}")
     filler = Filler(location.uri, vector, storage_options=location.storage_options)
     spec = _trusted(filler)
     check_options(spec, device=run.device, engine=engine, precision=run.precision)
@@ -89,7 +93,7 @@ def backfill(
     if is_image:
         check_installed(spec.image)
     read = ReadGaps(source=gap_source(filler, location, references), decoder=decoder if is_image else None)
-    with executors(run.executor, shape, needs_ray=index == "distributed") as running:
+    with executors(run.executor, shape, tell=tell, needs_ray=index == "distributed") as running:
         if run.retry_errors:
             filler.forget_errors()
         job = FillJob(
@@ -102,7 +106,7 @@ def backfill(
             limit=run.limit,
         )
         report = job.run(running, started_at=started_at, progress=run.progress, log_file=run.log_file)
-        report = with_indexes(report, location, [vector], index)
+        report = with_indexes(report, location, [vector], index, tell=tell)
     objection = policy.objection(report) or index_objection(report)
     if objection is not None:
         raise JobError(objection, report)

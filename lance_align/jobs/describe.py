@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from datetime import datetime
 from typing import Unpack
@@ -25,6 +26,7 @@ from lance_align.jobs.filling.texts import TextMaker
 from lance_align.jobs.indexing import index_objection, with_text_index
 from lance_align.jobs.options import RunKeywords, RunOptions
 from lance_align.jobs.policy import Policy
+from lance_align.jobs.progress import announce
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.sources.location import References, locate
 from lance_align.sandbox import PictureDecoder
@@ -109,6 +111,7 @@ def describe(
     started_at = datetime.now().astimezone()
     run = DescribeOptions(**options)
     policy = Policy(max_errors=run.failures_allowed)
+    tell = functools.partial(announce, show=run.progress, log_file=run.log_file)
     shape = run.shape("torch")
     decoder = PictureDecoder(
         max_side_px=max_side_px,
@@ -128,6 +131,7 @@ def describe(
         max_side_px=max_side_px,
     )
     location = table_location(os.fspath(db), table, storage_options=run.storage_options)
+    tell(f"looking at {location.uri}")
     references = References(locate(location.db), run.allow_outside, run.fetching)
     description = Description(image=image or _image_of(location), spec=spec)
     check_describer(spec)
@@ -135,7 +139,7 @@ def describe(
         resolve_spec(embed)
     add_description(location.uri, column, description, storage_options=location.storage_options)
     filler = Filler(location.uri, column, storage_options=location.storage_options)
-    with executors(run.executor, shape) as running:
+    with executors(run.executor, shape, tell=tell) as running:
         if run.retry_errors:
             filler.forget_errors()
         job = FillJob(

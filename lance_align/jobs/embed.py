@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,6 +21,7 @@ from lance_align.jobs.indexing import Indexing, check_indexing, index_objection,
 from lance_align.jobs.ledger.ledger import OnChanged
 from lance_align.jobs.options import RunKeywords, RunOptions
 from lance_align.jobs.policy import Duplicates, Policy, WhenGone
+from lance_align.jobs.progress import announce
 from lance_align.jobs.report import JobReport
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.running import Job
@@ -110,6 +112,7 @@ def embed(
     started_at = datetime.now().astimezone()
     run = RunOptions(**options)
     check_positive(thumbnail_px=thumbnail_px)
+    tell = functools.partial(announce, show=run.progress, log_file=run.log_file)
     policy = Policy(
         duplicates=duplicates,
         on_changed=on_changed,
@@ -125,6 +128,7 @@ def embed(
         check_choices(words=Embed, embed=embed)
     check_texts(drop=drop)
     check_indexing(index)
+    tell(f"looking at {os.fspath(source)}")
     location = table_location(os.fspath(db), table, storage_options=run.storage_options)
     spec = resolve_spec(model, revision=revision) if model is not None else _default_spec(location, revision)
     check_options(spec, device=run.device, engine=engine, precision=run.precision)
@@ -160,7 +164,7 @@ def embed(
         decoder=decoder if columns.image is not None else None,
     )
     target = Target(uri=location.uri, schema=schema, layout=columns.layout, storage_options=location.storage_options)
-    with executors(run.executor, shape, needs_ray=index == "distributed") as running:
+    with executors(run.executor, shape, tell=tell, needs_ray=index == "distributed") as running:
         if not running.may_be_local:
             running.ray()  # before there is a table: a cluster that does not answer leaves none
         committer = Committer.open_or_create(target.uri, schema, storage_options=target.storage_options)
@@ -176,7 +180,7 @@ def embed(
             limit=run.limit,
         )
         report = job.run(running, started_at=started_at, progress=run.progress, log_file=run.log_file)
-        report = with_indexes(report, location, [column.vector for column in columns.layout.embedded], index)
+        report = with_indexes(report, location, [column.vector for column in columns.layout.embedded], index, tell=tell)
     objection = policy.objection(report) or index_objection(report)
     if objection is not None:
         raise JobError(objection, report)

@@ -35,6 +35,7 @@ class Gathering(ABC):
         self.committed = 0
         self.commits = 0
         self.halved = 0
+        self.is_committing = False  # read by the thread that shows progress
         self._seen: dict[str, set[str | int]] = {}  # what workers said of their models
 
     @property
@@ -86,6 +87,14 @@ class Gathering(ABC):
         """
         with uninterrupted(), self._turn:
             self._commit_all()
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        self.is_committing = True
+        try:
+            yield
+        finally:
+            self.is_committing = False
 
     @contextmanager
     def _adding(self) -> Iterator[None]:

@@ -39,7 +39,14 @@ def check_indexing(index: str) -> None:
         raise MissingExtraError(LANCE_RAY, "distributed")
 
 
-def with_indexes(report: JobReport, location: TableLocation, vectors: Sequence[str], index: Indexing) -> JobReport:
+def with_indexes(
+    report: JobReport,
+    location: TableLocation,
+    vectors: Sequence[str],
+    index: Indexing,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> JobReport:
     """The report of a job, and what was done about the indexes of its vector columns after it; nothing is raised."""
     if index == "none":
         return report
@@ -49,6 +56,7 @@ def with_indexes(report: JobReport, location: TableLocation, vectors: Sequence[s
         if needless is not None:
             report = dataclasses.replace(report, indexes=(*report.indexes, needless))
             continue
+        tell(f"indexing {vector}")
         from lance_align.indexing.building import build_index  # LanceDB takes seconds to import
 
         build = functools.partial(build_index, vector=vector, build=distributed_index if spread else create_index)

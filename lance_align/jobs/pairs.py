@@ -130,6 +130,15 @@ def table_version(uri: str) -> int:
     return _open(uri, None).version
 
 
+def row_count(uri: str, version: int | None) -> int:
+    """Rows of a Lance table, at a version or, where it is None, the latest.
+
+    Raises:
+        SourceError, TableError: as `table_version`.
+    """
+    return int(_open(uri, version).count_rows())
+
+
 def _open(uri: str, version: int | None, *columns: str) -> lance.LanceDataset:
     if Path(uri.removeprefix("file://")).is_file():
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Progress while a job runs: a bar in a terminal, a plain line every few seconds everywhere else."""
+"""Progress while a job runs: a bar in a terminal, everywhere else a plain line when something has changed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ class State:
     """How far a job is.
 
     Attributes:
-        rows: rows whose vectors are written, committed or not.
+        phase: what is being done.
+        decoded: rows whose images are decoded; 0 where nobody counts them.
+        rows: rows that are embedded, committed or not.
         failed: those of them with a reason.
         committed: those of them in the table.
         skipped: rows that were there already, or duplicates.
         version: the table's version.
     """
 
+    phase: str = "embedding"
+    decoded: int = 0
     rows: int = 0
     failed: int = 0
     committed: int = 0
@@ -58,7 +62,7 @@ class View(Protocol):
 
 
 class Lines:
-    """Lines that begin with the time, for log files: no carriage returns, and one at every beat, however slow the job.
+    """Lines that begin with the time, for log files: no carriage returns, and one at a beat when something has changed.
 
     Args:
         total: rows of the input, or None where nobody knows.
@@ -69,16 +73,23 @@ class Lines:
         self.every_s = every_s
         self._total = total
         self._file = file
-        self._started = time.monotonic()
+        self._began: float | None = None  # when the first rows were decoded
+        self._shown: State | None = None
 
     def show(self, state: State) -> None:
-        """One line."""
-        elapsed_s = time.monotonic() - self._started
+        """One line, if it says anything new."""
+        if state == self._shown:
+            return
+        if self._began is None and (state.decoded or state.rows):
+            self._began = time.monotonic() - self.every_s
+        self._shown = state
         done = state.rows + state.skipped
         share = f" of {self._total:,} ({done / self._total:.0%})" if self._total else ""
+        decoded = f"{state.decoded:,} decoded, " if state.decoded else ""
+        speed = "" if self._began is None else f", {rate(state.rows / (time.monotonic() - self._began))}"
         self.say(
-            f"{done:,} rows{share}, {state.skipped:,} skipped, {state.failed:,} failed, {state.committed:,} committed "
-            f"(version {state.version}), {rate(state.rows / elapsed_s if elapsed_s else 0)}"
+            f"{state.phase}: {done:,} rows{share}, {decoded}{state.skipped:,} skipped, {state.failed:,} failed, "
+            f"{state.committed:,} committed (version {state.version}){speed}"
         )
 
     def end(self, state: State, *, finished: bool) -> None:
@@ -103,7 +114,7 @@ class Bar:
 
     def __init__(self, total: int | None, file: TextIO) -> None:
         self._progress = Progress(
-            TextColumn("embedding"),
+            TextColumn("{task.fields[phase]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -111,7 +122,7 @@ class Bar:
             TimeRemainingColumn(),
             console=Console(file=file),
         )
-        self._task = self._progress.add_task("rows", total=total, note="starting workers")
+        self._task = self._progress.add_task("rows", total=total, phase="starting", note="")
         self._progress.start()
 
     def say(self, text: str) -> None:
@@ -120,10 +131,9 @@ class Bar:
 
     def show(self, state: State) -> None:
         """Redraw."""
-        failed = f", {state.failed:,} failed" if state.failed else ""
-        done = state.rows + state.skipped
-        if done:
-            self._progress.update(self._task, completed=done, note=f"{state.committed:,} committed{failed}")
+        counts = {"decoded": state.decoded, "committed": state.committed, "failed": state.failed}
+        note = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+        self._progress.update(self._task, completed=state.rows + state.skipped, phase=state.phase, note=note)
 
     def end(self, state: State, *, finished: bool) -> None:
         """Leave the last state on the screen."""
@@ -181,13 +191,38 @@ def reporter(
         ArgumentError: the log file cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        if log_file is not None:
-            try:
-                file = stack.enter_context(Path(log_file).open("a", encoding="utf-8"))
-            except OSError as error:
-                raise ArgumentError(f"log file {os.fspath(log_file)} cannot be written: {error.strerror}") from error
+        file = stack.enter_context(_log(log_file))
+        if file is not None:
             stack.enter_context(_begun(Lines(total, file), state, plan))
         if show:
             view = Bar(total, sys.stderr) if sys.stderr.isatty() else Lines(total, sys.stderr)
             stack.enter_context(_begun(view, state, plan))
         yield
+
+
+def announce(phase: str, *, show: bool, log_file: str | os.PathLike[str] | None = None) -> None:
+    """Say what is being done before or after the rows are counted; see `reporter` for where.
+
+    Raises:
+        ArgumentError: the log file cannot be written.
+    """
+    with _log(log_file) as file:
+        if file is not None:
+            Lines(None, file).say(phase)
+    if show and sys.stderr.isatty():
+        print(f"{phase} …", file=sys.stderr, flush=True)
+    elif show:
+        Lines(None, sys.stderr).say(phase)
+
+
+@contextlib.contextmanager
+def _log(log_file: str | os.PathLike[str] | None) -> Iterator[TextIO | None]:
+    if log_file is None:
+        yield None
+        return
+    try:
+        file = Path(log_file).open("a", encoding="utf-8")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise ArgumentError(f"log file {os.fspath(log_file)} cannot be written: {error.strerror}") from error
+    with file:
+        yield file

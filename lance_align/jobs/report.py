@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from lance_align.errors import ArgumentError
+from lance_align.spec import BUNDLED_MODEL, DEFAULT_MODEL
 from lance_align.tables.index_report import IndexReport
+from lance_align.tables.layout import VECTOR
 
+FAILURES = 5  # that the text names
+FEW_PHOTOGRAPHS = 0.5  # of the rows: fewer are no reason to say that a model does not know them
 STAGES = ("read", "decode", "encode", "write", "commit")
 SHOWN = 3  # rows of a list in the text
 
@@ -29,6 +36,19 @@ class RowPlace:
     id: str
     file: str
     row: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A row without a vector or text.
+
+    Attributes:
+        id: its id, or the number of the row in a table without ids.
+        error: why, as the table has it.
+    """
+
+    id: str
+    error: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +82,11 @@ class JobReport:
         removed: how many of them were removed.
         doubled: rows of the table whose id another of its rows has, since before the run.
         lacking: rows of the table that earlier runs wrote without a vector or text, with the reason.
+        failures: the first rows of the table with an error, of this run or an earlier one.
+        error_column: the column that has it.
+        vector: the column that words search; None for descriptions.
+        photographs: images among the rows that are JPEGs of a camera's size.
+        work_s: seconds from the first row read to the last commit; what is before is the start.
         left_out: how many files and folders lie in the input and are no rows, by kind: a suffix, or words.
         unread: why files of the input could not be read to their end, the first 1,000; their rows are not all in.
         plan: what was chosen for the cluster, by the names of the job's options.
@@ -99,6 +124,11 @@ class JobReport:
     unread: Sequence[str] = ()
     doubled: int = 0
     lacking: int = 0
+    failures: Sequence[Failure] = ()
+    error_column: str = "error"
+    vector: str | None = None
+    photographs: int = 0
+    work_s: float | None = None
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     indexes: Sequence[IndexReport] = ()
     work: Literal["embedded", "described"] = "embedded"
@@ -117,8 +147,9 @@ class JobReport:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows written a second of wall clock."""
-        return self.rows_written / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        """Rows written a second, the start left out."""
+        seconds = self.work_s or self.elapsed_s
+        return self.rows_written / seconds if seconds > 0 else 0.0
 
     @property
     def adds_up(self) -> bool:
@@ -148,7 +179,7 @@ class JobReport:
             "stage_shares": self.shares(),
             "bottleneck": self.bottleneck,
         }
-        for name in ("duplicate_rows", "changed_rows", "indexes"):
+        for name in ("duplicate_rows", "changed_rows", "indexes", "failures"):
             fields[name] = [dataclasses.asdict(row) for row in getattr(self, name)]
         fields["then"] = None if self.then is None else json.loads(self.then.to_json())
         return json.dumps(fields, indent=2, default=dict)
@@ -168,11 +199,6 @@ class JobReport:
         ]
         lines += [f"    {kind:<13}{count:>12,}" for kind, count in sorted(self.reasons.items(), key=lambda r: -r[1])]
         lines += self._life()
-        if self.lacking:
-            lines.append(
-                f"  {self.lacking:,} rows that are there have a reason in place of a vector; --retry-errors tries "
-                "them again"
-            )
         if self.halved:
             times = "once" if self.halved == 1 else f"{self.halved:,} times"
             lines += ["", f"  memory ran out and batches were halved {times}; every row was tried again"]
@@ -183,8 +209,35 @@ class JobReport:
         if self.plan:
             lines += [f"  {plan_line(self.plan)}"]
         lines += [f"  {line}" for index in self.indexes for line in index.to_lines()]
+        lines += self._next_steps()
         lines += ["", self.then.to_text()] if self.then is not None else []
         return "\n".join(lines)
+
+    def _next_steps(self) -> list[str]:
+        """What to do about rows without a vector, and how to search the others."""
+        what = "text" if self.work == "described" else "vector"
+        lines = []
+        missing = self.failed + self.lacking
+        if missing:
+            lines = [f"  {missing:,} rows of the table lack a {what}; --retry-errors tries them again:"]
+            lines += [f"    {short(row.id)}  {row.error}" for row in self.failures[:FAILURES]]
+            if missing > len(self.failures[:FAILURES]):
+                lines.append(f'    all of them: table.search().where("{self.error_column} IS NOT NULL")')
+        if self.model == BUNDLED_MODEL and self.photographs > FEW_PHOTOGRAPHS * max(1, self.rows_written):
+            lines.append(
+                f"  these look like photographs, which {BUNDLED_MODEL} does not know: it learnt drawings and emoji; "
+                f"embed them into another table with --model {DEFAULT_MODEL}"
+            )
+        if self.vector is not None and (self.embedded or self.already_there > self.lacking):
+            lines.append(f"  search it: {self._search_command()}")
+        return lines
+
+    def _search_command(self) -> str:
+        db, _, name = self.table_uri.removesuffix(".lance").rpartition("/")
+        place = shortest_path(db)
+        words = ["lance-align", "search", "a red car", "--db", place, "--table", name]
+        words += [] if self.vector in (None, VECTOR) else ["--vector", str(self.vector)]
+        return shlex.join(words)
 
     def _life(self) -> list[str]:
         """Lines about rows that were not simply new; none where there are none."""
@@ -210,6 +263,17 @@ class JobReport:
             lines += [f"    {count:,} {short(kind) if not kind.isprintable() else kind}" for kind, count in kinds]
         lines += [f"  unread: {reason}" for reason in self.unread[:SHOWN]]
         return lines
+
+
+def shortest_path(path: str) -> str:
+    """A local path as seen from here where that is shorter."""
+    if "://" in path or not Path(path).is_absolute():
+        return path
+    try:
+        near = os.path.relpath(path)
+    except (OSError, ValueError):  # the working directory is gone, or lies on another drive
+        return path
+    return min(near if near.startswith("..") or near == "." else f"./{near}", path, key=len)
 
 
 def rate(rows_per_s: float) -> str:

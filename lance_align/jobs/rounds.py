@@ -65,8 +65,9 @@ class Rounds(Gathering):
     def _commit_all(self) -> None:
         if self._pending:
             started = time.perf_counter()
-            repeated = self._repeated()
-            landed = attempts(lambda: self._land(repeated))
+            with self._committing():
+                repeated = self._repeated()
+                landed = attempts(lambda: self._land(repeated))
             faults.reach("after_commit", rows=landed.rows)
             if self._registry is not None:
                 self._registry.arrive(self._hashes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,7 @@ from lance_align.jobs.ledger.rollcall import Enrol, TooManyRows, call_the_roll, 
 from lance_align.jobs.plan import ReadSplits, receipts
 from lance_align.jobs.policy import Policy, doubled
 from lance_align.jobs.progress import State, reporter
-from lance_align.jobs.report import JobReport, RowPlace, plan_line
+from lance_align.jobs.report import FAILURES, Failure, JobReport, RowPlace, plan_line
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.jobs.sources import Source
@@ -28,7 +29,7 @@ from lance_align.jobs.sources.listing import UNLISTABLE, UNREADABLE
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.spec import ModelSpec
-from lance_align.tables.done import count_rows
+from lance_align.tables.done import count_rows, first_failed
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,7 @@ class _Run:
     registry: IdRegistry
     shape: Shape
     numbers: list[int] | None = None  # of the splits that have work to do; None for all, and before the roll call
+    work_s: float = 0.0
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -193,9 +195,11 @@ class _Run:
             splits = {number: splits[number] for number in self.numbers}
         read = ReadSplits(reader=job.reader, registry=self.registry)
         coming = receipts(splits, read, job.spec, job.target, executor=self.executor, shape=self.shape)
+        started = time.monotonic()
         with job.rounds.gathering(), contextlib.closing(coming):  # an error here must end the workers as well
             for receipt in coming:
                 job.rounds.add(receipt)
+        self.work_s = time.monotonic() - started
 
     def state(self) -> State:
         """How far it is; asked from another thread."""
@@ -203,19 +207,38 @@ class _Run:
         tally = Tally()
         with contextlib.suppress(LanceAlignError):  # the job itself is about to say so
             tally = self.registry.tally()
+        embedded = max(rounds.rows, min(tally.embedded, tally.granted))
         return State(
-            rows=rounds.rows,
+            phase=self._phase(tally),
+            decoded=min(tally.decoded, tally.granted),
+            rows=embedded,
             failed=rounds.reasons.total(),
             committed=rounds.committed,
             skipped=tally.there + tally.duplicates + tally.changed,
             version=rounds.version,
         )
 
+    def _phase(self, tally: Tally) -> str:
+        if self.job.rounds.is_committing:
+            return "committing"
+        if self.job.rounds.rows or tally.embedded:
+            return "embedding"
+        if not tally.read:
+            return "looking" if self.shape.is_local else "starting workers"
+        # Workers load the model with their first block, which is there by now.
+        return "loading the model" if tally.decoded >= min(tally.granted, self.shape.block_rows) else "decoding"
+
     def _lacking(self) -> int:
         """Rows with an error that an earlier run wrote."""
         target, rounds = self.job.target, self.job.rounds
         counted = count_rows(target.uri, storage_options=target.storage_options, version=rounds.version)
         return max(0, counted.failed - rounds.reasons.total())
+
+    def _failures(self) -> tuple[Failure, ...]:
+        target = self.job.target
+        version = self.job.rounds.version
+        found = first_failed(target.uri, FAILURES, storage_options=target.storage_options, version=version)
+        return tuple(Failure(id=key, error=error) for key, error in found)
 
     def report(self, started_at: datetime) -> JobReport:
         """The account, if every row has come.
@@ -229,6 +252,7 @@ class _Run:
         if not tally.granted == settled == rounds.committed + rounds.dropped:
             unread = "".join(f"{reason}; " for _, reason in self.registry.notes("unread")[:1])
             raise JobError(f"{unread}{tally.granted:,} rows were to be embedded, {settled:,} arrived; {GO_ON}")
+        lacking = self._lacking() if tally.there else 0
         report = JobReport(
             source=job.source.location.uri,
             table_uri=job.target.uri,
@@ -252,7 +276,11 @@ class _Run:
             commits=rounds.commits,
             halved=rounds.halved,
             doubled=self.registry.doubled(),
-            lacking=self._lacking() if tally.there else 0,
+            lacking=lacking,
+            failures=self._failures() if lacking or rounds.reasons else (),
+            vector=next((column.vector for column in job.target.layout.embedded), None),
+            photographs=min(tally.photographs, tally.granted),
+            work_s=self.work_s,
             plan=self.plan,
             started_at=started_at,
             finished_at=datetime.now().astimezone(),

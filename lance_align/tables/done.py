@@ -106,5 +106,30 @@ def count_rows(
         return RowCounts(embedded=dataset.count_rows() - failed, failed=failed)
 
 
+def first_failed(
+    uri: str,
+    number: int,
+    *,
+    error: str = ERROR,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+) -> list[tuple[str, str]]:
+    """The first rows with an error: the id, or the number of the row in a table without ids, and the error.
+
+    Args:
+        number: at most so many.
+        error: the column of errors.
+
+    Raises:
+        TableError: the table is missing or cannot be read.
+    """
+    with lance_failures("read the failed rows of", uri):
+        dataset = _open(uri, storage_options, version)
+        columns = [ID, error] if ID in dataset.schema.names else [error]
+        condition = f"{quoted(error)} IS NOT NULL"
+        rows = dataset.to_table(columns=columns, filter=condition, limit=number, with_row_id=True).to_pylist()
+    return [(str(row.get(ID, f"row {row['_rowid']}")), str(row[error])) for row in rows]
+
+
 def _open(uri: str, storage_options: Mapping[str, str] | None, version: int | None) -> lance.LanceDataset:
     return lance.dataset(uri, version=version, storage_options=dict(storage_options) if storage_options else None)

@@ -3,6 +3,7 @@
     loop         `Trainer`: the steps, resumable
     options      `TrainOptions`
     log          `LogLine`, what a run says of itself
+    curve        its loss and recall, drawn
     trainable    `Trainable`: a checkpoint of ALIGN, CLIP or VisionTextDualEncoder loaded to be trained, and saved
     pairing      two single towers to a VisionTextDualEncoder that is to be trained
     towers       the two towers: what is frozen, what learns, a batch to features
@@ -25,7 +26,7 @@ align-tiny's own recipe:
     artwork     the emoji packages on disk
     augment     one emoji picture, many pictures
 
-Nothing here knows Ray or a table: `lance_align.jobs.train` brings both.
+Nothing here knows Ray or a table: `lance_align.jobs.training_run` brings both.
 """
 
 from __future__ import annotations

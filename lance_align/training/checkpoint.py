@@ -16,7 +16,7 @@ from torch import nn
 
 from lance_align.errors import ArgumentError, JobError, LanceAlignError, ModelError
 
-_FOLDER, _OLD, _NEW = "checkpoint", "checkpoint.old", "checkpoint.new"
+_FOLDER, _OLD, _NEW, _STATE = "checkpoint", "checkpoint.old", "checkpoint.new", "state.json"
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,7 +54,9 @@ class RunState:
         save_file(_tensors(self.average), new / "average.safetensors")
         torch.save(self.optimizer.state_dict(), new / "optimizer.pt")
         numbers = {"step": self.step, "elapsed_s": self.elapsed_s}
-        (new / "state.json").write_text(json.dumps(numbers), encoding="utf-8")
+        (new / _STATE).write_text(json.dumps(numbers), encoding="utf-8")
+        for weights in new.glob("*.safetensors"):  # safetensors' own mode is 0600, whatever the umask
+            shutil.copymode(new / _STATE, weights)
         if current.exists():
             shutil.rmtree(old, ignore_errors=True)
             current.rename(old)
@@ -77,8 +79,7 @@ class RunState:
             # On the CPU first: the device that wrote it may not be here, and every worker would fill that of the first.
             moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
             self.optimizer.load_state_dict(moments)
-            numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            self.step, self.elapsed_s = int(numbers["step"]), float(numbers["elapsed_s"])
+            self.step, self.elapsed_s = done_in(path)
         except torch.OutOfMemoryError as error:
             raise ArgumentError(f"{path} does not fit the memory of the device; go on where there is more") from error
         except Exception as error:  # safetensors, torch and json each raise their own
@@ -112,6 +113,12 @@ def writing(directory: Path) -> Iterator[None]:
 def checkpoint_in(directory: Path) -> Path | None:
     """The folder of the checkpoint that a run into `directory` goes on from; None for a run from the start."""
     return next((path for name in (_FOLDER, _OLD) if (path := directory / name).is_dir()), None)
+
+
+def done_in(checkpoint: Path) -> tuple[int, float]:
+    """Steps done and seconds trained, of a checkpoint as `checkpoint_in` finds it."""
+    numbers = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return int(numbers["step"]), float(numbers["elapsed_s"])
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

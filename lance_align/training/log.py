@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lance_align.errors import JobError
 from lance_align.training.checkpoint import writing
+
+_NAME = "train.jsonl"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,7 @@ class LogLine:
 
     Attributes:
         step, progress: steps done, and the share of the run that is done.
-        loss: mean since the last line, in nats.
+        loss: mean since the last line, in nats; None before the first step.
         temperature: what cosines are divided by.
         learning_rate: of the last step, the head's where it has its own.
         pairs_per_s: since the last line.
@@ -28,7 +31,7 @@ class LogLine:
 
     step: int
     progress: float
-    loss: float
+    loss: float | None
     temperature: float
     learning_rate: float
     pairs_per_s: float
@@ -38,21 +41,55 @@ class LogLine:
 
 
 @contextmanager
-def logged(directory: Path) -> Iterator[Callable[[LogLine], None]]:
-    """Print each line as JSON, and add it to ``train.jsonl`` in a directory, which is made if it is missing.
+def logged(directory: Path, then: Callable[[LogLine], None] = lambda _: None) -> Iterator[Callable[[LogLine], None]]:
+    """Add each line as JSON to ``train.jsonl`` in a directory, which is made if it is missing.
+
+    Args:
+        directory: of the run.
+        then: is given each line that is written.
 
     Raises:
         JobError: that cannot be written.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        log = (directory / "train.jsonl").open("a", encoding="utf-8")
+        log = (directory / _NAME).open("a", encoding="utf-8")
 
     def report(line: LogLine) -> None:
-        text = json.dumps(dataclasses.asdict(line))
-        print(text, flush=True)
         with writing(directory):
-            print(text, file=log, flush=True)
+            print(json.dumps(dataclasses.asdict(line)), file=log, flush=True)
+        then(line)
 
     with log:
         yield report
+
+
+def read_log(directory: Path) -> list[LogLine]:
+    """The lines of the run in a directory, by rising steps; none where nothing was logged.
+
+    A run that was stopped goes on from its last checkpoint: what it did after that is done again, and counts once. A
+    line that a kill has cut is left out.
+
+    Raises:
+        JobError: the log cannot be read.
+    """
+    try:
+        text = (directory / _NAME).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise JobError(f"{directory / _NAME} cannot be read: {error.strerror}") from error
+    lines: list[LogLine] = []
+    for line in map(_parsed, text.splitlines()):
+        if line is not None:
+            while lines and lines[-1].step >= line.step:
+                lines.pop()
+            lines.append(line)
+    return lines
+
+
+def _parsed(text: str) -> LogLine | None:
+    try:
+        return LogLine(**json.loads(text))
+    except (TypeError, ValueError):  # no JSON, or of other fields
+        return None

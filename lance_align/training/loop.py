@@ -97,7 +97,7 @@ class Trainer:
         return min(1.0, max(by_steps, by_time))
 
     def run(self) -> Trainable:
-        """Train to the end, checkpoint, and return `result`.
+        """Train to the end, checkpoint, and return `result`; recall is measured before the first step too.
 
         Raises:
             ArgumentError: the loss is no longer finite, or a step does not fit the device's memory.
@@ -105,6 +105,9 @@ class Trainer:
             JobError: a checkpoint cannot be written.
         """
         state, losses, pairs, skipped = self._state, list[float](), 0, 0
+        if self._held_out is not None and state.step == 0:
+            self._tell(losses, 0, 0, 0.0)
+        told_s = state.elapsed_s
         started = time.monotonic() - state.elapsed_s
         saved = since = time.monotonic()
         with Ahead(self._batch, end=self.options.steps) as batches:
@@ -120,9 +123,11 @@ class Trainer:
                     ) from error
                 pairs, skipped, now = pairs + len(batch), skipped + batch.skipped, time.monotonic()
                 state.elapsed_s = self._workers.first(now - started, self._device)  # all must end at the same step
-                if self._is_due(self.options.log_every) or self._recall_is_due():
+                is_late = state.elapsed_s - told_s >= self.options.log_every_s
+                if is_late or self._is_due(self.options.log_every) or self._recall_is_due():
                     self._tell(losses, pairs, skipped, now - since)
                     since, losses, pairs, skipped = time.monotonic(), [], 0, 0
+                    told_s = state.elapsed_s
                 if now - saved > self.options.checkpoint_every_s:
                     self.save()
                     saved = now
@@ -221,7 +226,7 @@ class Trainer:
         return self.progress >= 1 or (every is not None and self._state.step % every == 0)
 
     def _recall_is_due(self) -> bool:
-        return self._held_out is not None and self._is_due(self.options.recall_every)
+        return self._held_out is not None and (self.step == 0 or self._is_due(self.options.recall_every))
 
     def _tell(self, losses: list[float], pairs: int, skipped: int, seconds: float) -> None:
         workers, recall = self._workers, None
@@ -235,10 +240,10 @@ class Trainer:
         line = LogLine(
             step=self._state.step,
             progress=round(self.progress, 5),
-            loss=round(sum(losses) / len(losses), 5),
+            loss=round(sum(losses) / len(losses), 5) if losses else None,
             temperature=round(Temperature(self._model).value().item(), 5),
             learning_rate=self._state.optimizer.param_groups[0]["lr"],
-            pairs_per_s=round(sum(seen for seen, _ in everybody) / seconds, 1),
+            pairs_per_s=round(sum(seen for seen, _ in everybody) / seconds, 1) if seconds else 0.0,
             skipped=sum(left for _, left in everybody),
             elapsed_s=round(self._state.elapsed_s, 1),
             recall=recall,

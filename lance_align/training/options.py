@@ -20,6 +20,7 @@ _FREE = (
     "device",
     "checkpoint_every_s",
     "log_every",
+    "log_every_s",
     "recall_every",
 )
 _ABOVE_ZERO = (
@@ -32,6 +33,7 @@ _ABOVE_ZERO = (
     "max_temperature",
     "checkpoint_every_s",
     "log_every",
+    "log_every_s",
     "recall_every",
 )
 
@@ -68,8 +70,10 @@ class TrainOptions:
         device: ``"auto"``, ``"cpu"``, ``"mps"``, ``"cuda"`` or ``"cuda:N"``, as for an encoder.
         seed: batches and dropout depend on it and on the step alone.
         checkpoint_every_s: seconds between checkpoints.
-        log_every: steps between log lines.
-        recall_every: steps between measurements on held-out pairs, where there are any; None for the end alone.
+        log_every: most steps between log lines.
+        log_every_s: most seconds between log lines, where a step is not longer.
+        recall_every: steps between measurements on held-out pairs, where there are any; None for the beginning and the
+            end alone.
 
     Raises:
         ArgumentError: no end is given, or a number is out of range.
@@ -98,6 +102,7 @@ class TrainOptions:
     seed: int = 0
     checkpoint_every_s: float = 180.0
     log_every: int = 20
+    log_every_s: float = 5.0
     recall_every: int | None = None
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ class Trainable:
             directory.mkdir(parents=True, exist_ok=True)
             self.model.to(torch.float32, memory_format=torch.contiguous_format).save_pretrained(directory)
             self.tokenizer.save_pretrained(directory)
-            (directory / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+            described = directory / "preprocessor_config.json"
+            described.write_text(text + "\n", encoding="utf-8")
+            for weights in directory.glob("*.safetensors"):  # safetensors' own mode is 0600, whatever the umask
+                shutil.copymode(described, weights)
 
 
 def load_trainable(model: str, *, revision: str | None = None) -> Trainable:

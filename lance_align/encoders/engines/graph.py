@@ -7,6 +7,7 @@ torch weights and without a conversion.
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 import threading
 import warnings
@@ -118,6 +119,7 @@ class GraphEngine:
         def write(draft: Path) -> None:
             self._openvino.save_model(graph, draft / _GRAPH, compress_to_fp16=False)
             save_file({_FEATURES: reference}, draft / _PROBE)
+            shutil.copymode(draft / _GRAPH, draft / _PROBE)  # safetensors' own is 0600, whatever the umask
 
         replace_folder(kept, write)
 

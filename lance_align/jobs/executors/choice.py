@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lance_align.errors import ArgumentError
@@ -33,13 +33,15 @@ class Executors:
     Args:
         name: what the user said.
         stack: ends what is started.
+        tell: says what is being done, in a line.
 
     Attributes:
         may_be_local: whether the run may do its work in this process.
         must_be_local: whether it must.
     """
 
-    def __init__(self, name: ExecutorName, stack: contextlib.ExitStack) -> None:
+    def __init__(self, name: ExecutorName, stack: contextlib.ExitStack, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self.may_be_local = name != "ray"
         self.must_be_local = name == "local"
         self._stack = stack
@@ -58,6 +60,7 @@ class Executors:
             JobError: it does not start, or the named cluster does not answer.
         """
         if self._ray is None:
+            self._tell("starting Ray")
             from lance_align.jobs.cluster import cluster  # Ray takes seconds to import
             from lance_align.jobs.executors.ray import RayExecutor
 
@@ -68,19 +71,26 @@ class Executors:
 
 
 @contextlib.contextmanager
-def executors(name: ExecutorName, options: ShapeOptions, *, needs_ray: bool = False) -> Iterator[Executors]:
+def executors(
+    name: ExecutorName,
+    options: ShapeOptions,
+    *,
+    needs_ray: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Executors]:
     """The executors of a run, under which SIGTERM and Ctrl-C are orderly ends; see `stopping`.
 
     Args:
         name: auto, ray or local, as `check_executor` has passed it.
         options: actors and readers of several processes need Ray.
         needs_ray: something else does.
+        tell: see `Executors`.
     """
     if name == "auto" and (needs_ray or _is_cluster_named() or _several(options)):
         name = "ray"
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping())
-        yield Executors(name, stack)
+        yield Executors(name, stack, tell)
 
 
 def check_executor(name: str, options: ShapeOptions) -> None:

@@ -138,9 +138,9 @@ class RayRegistry(IdRegistry):
 
     handle: Any
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
-            return ray.get(getattr(self.handle, method).remote(*arguments))
+            return ray.get(getattr(self.handle, method).remote(*arguments, **options))
         except RayError as error:
             raise typed(error) from error
 

@@ -82,7 +82,8 @@ class FillRounds(Gathering):
     def _commit(self, keys: list[int]) -> None:
         if keys:
             started = time.perf_counter()
-            filled = attempts(lambda: self._fill(keys))
+            with self._committing():
+                filled = attempts(lambda: self._fill(keys))
             faults.reach("after_commit", rows=filled.rows)
             for key in keys:
                 self._expected[key] = self._expected.get(key, 0) - self._rows(key)

@@ -23,10 +23,10 @@ from lance_align.jobs.filling.gaps import ReadGaps, gap_splits
 from lance_align.jobs.filling.making import Maker
 from lance_align.jobs.filling.rounds import FillRounds
 from lance_align.jobs.progress import State, reporter
-from lance_align.jobs.report import JobReport, plan_line
+from lance_align.jobs.report import FAILURES, Failure, JobReport, plan_line
 from lance_align.jobs.shape import Shape, ShapeOptions, shape
 from lance_align.spec import ModelSpec
-from lance_align.tables.done import count_rows
+from lance_align.tables.done import count_rows, first_failed
 from lance_align.tables.filling import Filler, Survey
 
 MAX_PASSES = 100  # over what other writers moved or added in the meantime
@@ -127,7 +127,10 @@ class FillJob:
 
     def _state(self, there: int) -> State:
         rounds = self.rounds
+        working = "describing" if isinstance(self.spec, DescriberSpec) else "embedding"
+        phase = "committing" if rounds.is_committing else working if rounds.arrived else "starting, loading the model"
         return State(
+            phase=phase,
             rows=rounds.arrived,
             failed=rounds.reasons.total() - rounds.reasons[CUT],
             committed=rounds.committed,
@@ -145,12 +148,23 @@ class FillJob:
         )
         return max(0, counted.failed - new)
 
+    def _failures(self) -> tuple[Failure, ...]:
+        found = first_failed(
+            self.filler.uri,
+            FAILURES,
+            error=self.filler.filling.error,
+            storage_options=self.read.source.storage_options,
+            version=self.filler.version,
+        )
+        return tuple(Failure(id=key, error=error) for key, error in found)
+
     def _report(self, there: int, started_at: datetime, shape: Shape) -> JobReport:
         rounds = self.rounds
         filling = self.filler.filling
         reasons = Counter(rounds.reasons)
         cut = reasons.pop(CUT, 0)  # these have their text
         failed = reasons.total()
+        lacking = self._lacking(failed + cut) if there else 0
         return JobReport(
             source=f"column {filling.sources[0]!r}, into {filling.target!r},",
             work="described" if isinstance(self.spec, DescriberSpec) else "embedded",
@@ -164,7 +178,10 @@ class FillJob:
             reasons=dict(reasons),
             cut=cut,
             already_there=there,
-            lacking=self._lacking(failed + cut) if there else 0,
+            lacking=lacking,
+            failures=self._failures() if lacking or failed else (),
+            error_column=filling.error,
+            vector=filling.target if self._encoder is not None else None,
             duplicates=0,
             stage_s=rounds.seconds,
             workers={"read": shape.readers, "decode": shape.readers, "encode": shape.actors},

@@ -70,6 +70,7 @@ class Tally:
         duplicates: rows whose id an earlier row of the input has.
         changed: rows whose id the table holds with another content, which stays.
         read_s: seconds that tasks spent reading.
+        decoded, embedded, photographs: rows on their way, for people alone: a task that is run again counts them again.
     """
 
     read: int = 0
@@ -79,6 +80,9 @@ class Tally:
     duplicates: int = 0
     changed: int = 0
     read_s: float = 0.0
+    decoded: int = 0
+    embedded: int = 0
+    photographs: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
@@ -302,6 +306,10 @@ class Ledger:
     def left_out(self) -> dict[str, int]:
         """The sums of what was left out, by kind."""
         return dict(sum(map(Counter, self._left_out.values()), Counter()))
+
+    def advance(self, **counts: int) -> None:
+        """Tell how far rows have come since the last call: `decoded`, `embedded` and `photographs` of `Tally`."""
+        self._total += Tally(**counts)
 
     def tally(self) -> Tally:
         """The sums over all rows."""

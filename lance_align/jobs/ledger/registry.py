@@ -38,9 +38,9 @@ class TableRegistry:
             for ids in read_failed_ids(target.uri, vectors, **place):
                 self._ledger.hold_failed(_hashes(ids))
 
-    def ask(self, method: str, *arguments: Any) -> Any:
+    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the `Ledger`."""
-        return getattr(self._ledger, method)(*arguments)
+        return getattr(self._ledger, method)(*arguments, **options)
 
     def gone(self, limit: int) -> Gone:
         """See `list_gone`."""
@@ -67,7 +67,7 @@ class IdRegistry(ABC):
     enrols_all = False
 
     @abstractmethod
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the `TableRegistry`.
 
         Raises:
@@ -144,6 +144,10 @@ class IdRegistry(ABC):
         """See `Ledger.doubled`."""
         return int(self._ask("doubled"))
 
+    def advance(self, **counts: int) -> None:
+        """See `Ledger.advance`."""
+        self._ask("advance", **counts)
+
     def tally(self) -> Tally:
         """See `Ledger.tally`."""
         tally: Tally = self._ask("tally")
@@ -159,8 +163,8 @@ class IdRegistry(ABC):
         removed: Removed = self._call("remove_gone")
         return removed
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        return self._call("ask", method, *arguments)
+    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._call("ask", method, *arguments, **options)
 
 
 class LocalRegistry(IdRegistry):
@@ -171,9 +175,9 @@ class LocalRegistry(IdRegistry):
         self._registry = registry
         self._turn = threading.Lock()
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         with self._turn:
-            return getattr(self._registry, method)(*arguments)
+            return getattr(self._registry, method)(*arguments, **options)
 
     def stop(self) -> None:
         """There is nothing to end."""

@@ -35,6 +35,8 @@ REPLACES = "decoded.replaces"  # bool: a row of this id is in the table and leav
 SECONDS = "decoded.seconds"  # float32, spent on the row
 
 TABLE_BYTES = 32 * 2**20  # of the tables that leave a task
+PHOTOGRAPH_BYTES = 30_000  # JPEGs of so many are photographs, nearly all; one of 640 x 480 has some more
+TELL_EVERY_S = 0.5  # how many rows are decoded
 KEPT_BYTES = 2**20  # of an image file that the table keeps: photographs of a camera phone have some more, others less
 
 
@@ -49,6 +51,9 @@ class Claims(Protocol):
 
     def note(self, what: Noted, ids: Mapping[int, str]) -> None:
         """See `Ledger.note`."""
+
+    def advance(self, **counts: int) -> None:
+        """See `Ledger.advance`."""
 
     def leave_out(self, first_position: int, counts: Mapping[str, int]) -> None:
         """See `Ledger.leave_out`."""
@@ -116,7 +121,8 @@ class Reader:
             position += table.num_rows
             mine = (answers == GRANTED) | (answers == AGAIN)
             if mine.any():
-                yield from self._decoded(table.filter(pa.array(mine)), ids.filter(pa.array(mine)), answers[mine])
+                given = table.filter(pa.array(mine)), ids.filter(pa.array(mine)), answers[mine]
+                yield from self._decoded(*given, claims=claims)
             started = time.perf_counter()
 
     def _readable(self, split: Split, position: int, claims: Claims) -> Iterator[pa.Table]:
@@ -149,23 +155,30 @@ class Reader:
             readable[number] = encoded.error is None or encoded.error.kind == "null"
         return hex_hashes(pa.array(hashes, pa.string()))[0], readable
 
-    def _decoded(self, table: pa.Table, ids: pa.ChunkedArray[Any], answers: Answers) -> Iterator[pa.Table]:
+    def _decoded(
+        self, table: pa.Table, ids: pa.ChunkedArray[Any], answers: Answers, *, claims: Claims
+    ) -> Iterator[pa.Table]:
         plain = table.select(list(self.columns.travelling))
         digests = row_digests(plain)
         plain = plain.add_column(0, ID, ids).append_column(REPLACES, pa.array(answers == AGAIN))
         if self.columns.image is None or self.decoder is None:
             hashes = pa.array([content_hash(digest, None) for digest in digests], pa.string())
             seconds = pa.nulls(len(plain), pa.float32()).fill_null(0.0)
+            claims.advance(decoded=len(plain))
             yield plain.append_column(CONTENT_HASH, hashes).append_column(SECONDS, seconds)
             return
-        start = 0
+        start, told, photographs, told_at = 0, 0, 0, time.perf_counter()
         held = _Held(self.decoder.image)
         found = self._found(table)
         for index, digest in enumerate(digests):
             started = time.perf_counter()
             encoded = next(found)
             pixels, kept, reason = self._image(encoded, self.decoder)
+            photographs += is_photograph(encoded.data or b"")
             held.add(pixels, kept, reason, content_hash(digest, encoded.data), time.perf_counter() - started)
+            if time.perf_counter() - told_at >= TELL_EVERY_S or index + 1 == len(table):
+                claims.advance(decoded=index + 1 - told, photographs=photographs)
+                told, photographs, told_at = index + 1, 0, time.perf_counter()
             if held.size >= TABLE_BYTES or index + 1 == len(table):
                 yield held.onto(plain.slice(start, len(held)), keep=self.columns.keep)
                 start += len(held)
@@ -231,6 +244,11 @@ class Reader:
         if not isinstance(cell, bytes):
             raise RowError("type", f"{type(cell).__name__} is neither bytes nor a path")
         return cell, None
+
+
+def is_photograph(data: bytes) -> bool:
+    """Whether an encoded image is a JPEG of a camera's size."""
+    return len(data) >= PHOTOGRAPH_BYTES and data[:2] == b"\xff\xd8"
 
 
 class _Held:

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ from lance_align.tables.fragments import write_fragments
 from lance_align.tables.schema import ERROR, ID, VECTOR_CRC32, Layout
 
 Reasons = list[str | None]
+
+TOLD_ROWS = 256  # embedded on a CPU before progress is told: no less than the engine takes at once
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +76,13 @@ class BlockWriter:
         spec: the model; its weights are found and verified here, on the worker.
         target: the table.
         shape: where and on how many threads the model runs.
+        tell: is told how many more rows are embedded.
     """
 
-    def __init__(self, spec: ModelSpec, target: Target, shape: Shape) -> None:
+    def __init__(self, spec: ModelSpec, target: Target, shape: Shape, tell: Callable[[int], None]) -> None:
         self.encoder = worker_encoder(spec, shape)
         self.target = target
+        self.tell = tell
         self.batches = Batches()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -91,7 +95,7 @@ class BlockWriter:
         """Embed a block and write its fragments."""
         started = time.perf_counter()
         halved = self.batches.halved + self.encoder.halved
-        rows, errors = embed_block(block, self.encoder, self.target, self.batches)
+        rows, errors = embed_block(block, self.encoder, self.target, self.batches, tell=self.tell)
         encoded = time.perf_counter()
         watchdog.beat()
         fragments = attempts(lambda: self._write(rows))
@@ -115,12 +119,18 @@ class BlockWriter:
 
 
 def embed_block(
-    block: pa.Table, encoder: Encoder, target: Target, batches: Batches | None = None
+    block: pa.Table,
+    encoder: Encoder,
+    target: Target,
+    batches: Batches | None = None,
+    *,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> tuple[pa.Table, Reasons]:
     """The rows of the table for a block of decoded rows, and the error of each row or None.
 
     Args:
         batches: what is known of the batches that the model can take; None for nothing yet.
+        tell: is told how many more rows are embedded.
 
     Raises:
         JobError: the model fails whatever the rows are; see `Batches.embed`.
@@ -129,7 +139,7 @@ def embed_block(
     parts: dict[str, tuple[Vectors, Reasons]] = {}
     for column in target.layout.embedded:
         if column.kind == "image":
-            parts[column.vector] = embed_pixels(block, encoder, batches)
+            parts[column.vector] = embed_pixels(block, encoder, batches, tell=tell)
         else:
             parts[column.vector] = embed_texts(block.column(column.source), encoder, batches)
     kinds = [column.kind for column in target.layout.embedded]
@@ -155,11 +165,18 @@ def _is_wide(kind: pa.DataType) -> bool:
     return pa.types.is_decimal(kind) or pa.types.is_interval(kind) or any(map(_is_wide, inner))
 
 
-def embed_pixels(block: pa.Table, encoder: Encoder, batches: Batches) -> tuple[Vectors, Reasons]:
+def embed_pixels(
+    block: pa.Table, encoder: Encoder, batches: Batches, *, tell: Callable[[int], None] = lambda _: None
+) -> tuple[Vectors, Reasons]:
     """``(n, dim) float32`` and n reasons or None, from the columns `PIXELS` and `REASON`; zeros where there is one."""
+    step = TOLD_ROWS if str(encoder.choices.get("device", "cpu")) == "cpu" else len(block)
 
     def model(pixels: Pixels) -> Embeddings:
-        return Embeddings(encoder.encode_pixels(pixels), (None,) * len(pixels))
+        vectors = []
+        for start in range(0, len(pixels), step):
+            vectors.append(encoder.encode_pixels(pixels[start : start + step]))
+            tell(len(vectors[-1]))
+        return Embeddings(np.concatenate(vectors), (None,) * len(pixels))
 
     reasons: Reasons = block.column(REASON).to_pylist()
     pixels = pixel_block(block.column(PIXELS).drop_null(), encoder.spec.image)
