@@ -26,6 +26,7 @@ from lance_align.tables.handles import check_table, dataset_of
 from lance_align.tables.indexes import vector_index
 from lance_align.tables.layout import VECTOR
 from lance_align.tables.names import quoted
+from lance_align.told import Told
 
 KS = (1, 5, 10)
 BATCH_ROWS = 8192  # of 640 dimensions: 21 MB
@@ -55,7 +56,7 @@ class Retrieval:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Evaluation(Told):
     """What `evaluate` found.
 
     Attributes:

@@ -35,7 +35,7 @@ h2 { font-size: 1.05rem; margin: 0 0 0.5rem; overflow-wrap: anywhere }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: 0.8rem; list-style: none;
   margin: 0; padding: 0 }
 figure { margin: 0 }
-img, .error { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--tile);
+img, .error { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; background: var(--tile);
   border-radius: 0.3rem }
 .error { margin: 0; padding: 0.6rem; overflow: hidden; color: var(--error); font-size: 0.8rem; overflow-wrap: anywhere }
 figcaption { margin-top: 0.3rem; overflow-wrap: anywhere }

@@ -15,6 +15,7 @@ from lance.file import LanceFileSession
 from lance_align.errors import ArgumentError, TableError
 from lance_align.tables.failures import lance_failures
 from lance_align.tables.handles import dataset_of
+from lance_align.told import Told
 
 DAY_S = 86_400.0  # a job's files wait seconds to minutes for their commit, an index that is built for hours
 MAX_PATHS = 100
@@ -26,7 +27,7 @@ _DETACHED = re.compile(r"_versions/d\d+\.manifest")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CleanupReport:
+class CleanupReport(Told):
     """What a cleanup removed.
 
     Attributes:
