@@ -25,13 +25,25 @@ from lance_align.errors import ArgumentError
 from lance_align.html_sheets import HtmlLine, HtmlSheet, html_page
 from lance_align.images import DEFAULT_LIMITS, DecodeLimits, ImageInput
 from lance_align.sheets import ERROR_INK, GAP, GREY, TILE_HEIGHT, TILE_SIDE, Canvas, Sheet
-from lance_align.tiles import Metric, Rows, Tile, as_rows, image_column, opened, picture_of, require_column, tiles_of
+from lance_align.tiles import (
+    Metric,
+    Rows,
+    Tile,
+    as_rows,
+    caption_column,
+    image_column,
+    opened,
+    picture_of,
+    require_column,
+    tiles_of,
+)
 
 __all__ = [
     "ComposedQuery",
     "HtmlSheet",
     "QueryPart",
     "Sheet",
+    "caption_column",
     "composed",
     "contact_sheet",
     "embedding_map",
@@ -78,8 +90,7 @@ def gallery(
     Args:
         rows: see the module; no rows give a sheet that says so.
         image: the column with encoded bytes or local paths. None: ``image`` where there is one, else ``uri``.
-        caption: the column written below. None: the first of ``caption``, ``text``, ``name``, ``title`` and ``id``
-            that says something; in place of ids that are digests, the first column of texts.
+        caption: the column written below. None: see `caption_column`.
         title: a heading.
         columns: pictures side by side.
         max_rows: how many are shown, from the first.

@@ -52,7 +52,7 @@ def tiles_of(
         ArgumentError: the rows are none, or have no such column.
     """
     every = as_rows(rows)[:max_rows]
-    column, words = image_column(every, image), _caption_column(every, caption)
+    column, words = image_column(every, image), _asked_or_usual_caption(every, caption)
     return [
         Tile(
             picture_of(row, column, limits),
@@ -93,15 +93,31 @@ def image_column(rows: Sequence[Row], asked: str | None) -> str:
     return next((name for name in IMAGES if rows and name in rows[0]), IMAGES[-1])
 
 
-def _caption_column(rows: Sequence[Row], asked: str | None) -> str | None:
-    """The usual column of texts; where only digests would be left, any column of texts rather than these."""
-    if asked is not None:
-        require_column(rows, asked)
-        return asked
-    usual = next((name for name in CAPTIONS if any(_is_told(row.get(name)) for row in rows)), None)
-    texts = [name for row in rows[:1] for name in row if not _NO_CAPTIONS.fullmatch(str(name))]
-    if usual in (None, "id") and all(_DIGEST.fullmatch(str(row.get("id", "0" * 32))) for row in rows):
-        return next((name for name in texts if any(_is_text(row.get(name)) for row in rows)), usual)
+def _asked_or_usual_caption(rows: Sequence[Row], asked: str | None) -> str | None:
+    if asked is None:
+        return caption_column(rows)
+    require_column(rows, asked)
+    return asked
+
+
+def caption_column(rows: Rows) -> str | None:
+    """The column that a gallery of the rows has its captions from.
+
+    >>> lance_align.explore.caption_column(table.search("red heart").limit(6))
+    'caption'
+
+    Args:
+        rows: as in `lance_align.explore.gallery`.
+
+    Returns:
+        The first of ``caption``, ``text``, ``name``, ``title`` and ``id`` that says something; in place of ids that are
+        digests, the first column of texts. None where no column says anything.
+    """
+    every = as_rows(rows)
+    usual = next((name for name in CAPTIONS if any(_is_told(row.get(name)) for row in every)), None)
+    if usual in (None, "id") and all(_DIGEST.fullmatch(str(row.get("id", "0" * 32))) for row in every):
+        names = [str(name) for name in (every[0] if every else ()) if not _NO_CAPTIONS.fullmatch(str(name))]
+        return next((name for name in names if any(_is_text(row.get(name)) for row in every)), usual)
     return usual
 
 
