@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lance_align.encoders import allow_models, resolve_spec
 from lance_align.errors import ArgumentError, LanceAlignError, TableError
+from lance_align.hints import did_you_mean
 from lance_align.spec import DEFAULT_MODEL, ModelSpec
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
@@ -147,7 +148,8 @@ def _column(*, image: str | None, text: str | None, vector: str) -> EmbeddedColu
 def _check_source(schema: pa.Schema, column: EmbeddedColumn, *, name: str) -> None:
     if column.source not in schema.names:
         seen = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        raise TableError(f"table {name!r} has no column {column.source!r}; its columns are {seen}")
+        near = did_you_mean(column.source, schema.names)
+        raise TableError(f"table {name!r} has no column {column.source!r}; {near}its columns are {seen}")
     if is_refused(column.source):  # Lance writes it, and then reads no such column under any spelling
         raise TableError(
             f"column {column.source!r} of table {name!r} cannot be read by Lance, for its name is empty or contains a "

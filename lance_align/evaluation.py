@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lance_align.encoders.base import Vectors, caption_reason
 from lance_align.errors import ArgumentError, TableError
 from lance_align.functions import AlignFunction, table_function
+from lance_align.hints import did_you_mean
 from lance_align.indexing.building import search_settings
 from lance_align.tables.failures import lance_failures
 from lance_align.tables.handles import check_table, dataset_of
@@ -164,7 +165,10 @@ def _function(table: Any, text: str, vector: str) -> AlignFunction:
     schema: pa.Schema = table.schema
     for name in (text, vector):
         if name not in schema.names:
-            raise TableError(f"table {table.name!r} has no column {name!r}; it has {', '.join(schema.names)}")
+            raise TableError(
+                f"table {table.name!r} has no column {name!r}; {did_you_mean(name, schema.names)}it has "
+                f"{', '.join(schema.names)}"
+            )
     kind: Any = schema.field(text).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TableError(f"column {text!r} of table {table.name!r} holds {kind}; expected captions (string)")

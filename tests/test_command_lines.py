@@ -20,7 +20,9 @@ from typing import Any, Literal, cast
 import pytest
 from cyclopts import App, CycloptsError
 
-from lance_align.cli import COMMANDS
+from lance_align import embed
+from lance_align.cli import COMMANDS, main
+from tests.corpus import parquet, pictures
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -146,3 +148,45 @@ def test_a_list_may_be_repeated_or_take_several_words() -> None:
 def test_what_is_not_understood_is_refused(words: list[str]) -> None:
     with pytest.raises(CycloptsError):
         understood("embed", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["embed"], "SOURCE is missing; expected a folder of images"),
+        (["embed", "in.parquet"], "--table is missing; expected the table's name"),
+        (["embed", "in.parquet", "--tabl", "t"], "Did you mean --table"),
+        (["embed", "in.parquet", "other", "--table", "t"], "'other' is one too many: one source a run"),
+        (["embed", "in.parquet", "--table", "t", "--prompt", "x"], "--prompt is an option of lance-align describe"),
+        (["embed", "in.parquet", "--table", "t", "--keep", "tumbnail"], 'Did you mean "thumbnail"?'),
+        (["serach", "x"], "there is no command 'serach'; did you mean 'search'? the commands are demo, embed"),
+        (["embed", "inn.parquet", "--table", "t"], "inn.parquet does not exist; did you mean 'in.parquet'?"),
+        (["embed", "in.parquet", "--table", "t", "--model", "fake", "--text", "captoin"], "did you mean 'caption'?"),
+        (["embed", "in.parquet", "--table", "t", "--model", "fake", "--drop", "captoin"], "did you mean 'caption'?"),
+        (["embed", "in.parquet", "--table", "t", "--model", "align-tyny"], "did you mean 'align-tiny'?"),
+        (
+            ["embed", "in.parquet", "--table", "t", "--model", "openai/clip-vit-base-patch-32"],
+            "did you mean 'openai/clip-vit-base-patch32'?",
+        ),
+        (
+            ["search", "x", "--table", "photo"],
+            "photo.lance is not there; did you mean 'photos'? the database has photos",
+        ),
+        (["backfill", "--table", "photo"], "photo.lance is not there; did you mean 'photos'? the database has photos"),
+        (["verify", "--table", "photo"], "did you mean 'photos'?"),
+        (["evaluate", "--table", "photos", "--text", "captoin"], "did you mean 'caption'?"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_what_was_meant(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parquet(pictures(2), tmp_path / "in.parquet")
+    embed(tmp_path / "in.parquet", table="photos", model="fake", progress=False)
+    with pytest.raises(SystemExit) as left:
+        main(*words, *(["--no-progress"] if words[0] in ("embed", "backfill") else []))
+    assert left.value.code in (1, 2)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert "fake" not in line.replace("--model fake", "")

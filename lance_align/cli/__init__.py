@@ -9,7 +9,6 @@ demo, embed, backfill, describe, train, evaluate, search, index, verify, cleanup
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from lance_align import __version__
+from lance_align.hints import did_you_mean
 
 COMMANDS = MappingProxyType(
     {
@@ -105,7 +105,6 @@ def _overview() -> str:
 
 
 def _unknown(name: str) -> int:
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    print(f"error: there is no command {name!r:.60}; {hint}the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+    near = did_you_mean(name, COMMANDS)
+    print(f"error: there is no command {name!r:.60}; {near}the commands are {', '.join(COMMANDS)}", file=sys.stderr)
     return 2

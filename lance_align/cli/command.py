@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from lance_align import __version__
+from lance_align.cli import COMMANDS, PROGRAM
 from lance_align.errors import ArgumentError, JobError, LanceAlignError
 from lance_align.jobs.checks import check_writable
 from lance_align.jobs.report import JobReport
@@ -86,10 +96,27 @@ def command_line(*, debug: bool = False, go_on: str | None = None) -> Iterator[N
 
 def understood(error: CycloptsError) -> str:
     """What is wrong with a command, in our words where cyclopts' own do not help."""
+    said = " ".join(str(error).split())
     if isinstance(error, UnusedCliTokensError):
         extra = ", ".join(map(repr, error.unused_tokens or ()))
         return f"{extra} is one too many: one source a run; run the command once for each, into the same table"
-    return " ".join(str(error).split())
+    if isinstance(error, UnknownOptionError):
+        option = str(error.token.keyword or error.token.value)
+        owner = next((name for name in COMMANDS if option in _options_of(name)), None)
+        return said if owner is None else f"{option} is an option of {PROGRAM} {owner}, not of this command"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.argument.name
+        wanted = name if error.argument.index is None else name.removeprefix("--").upper()
+        meant = re.search(r"Did you mean .*", said)
+        expected = str(error.argument.parameter.help or "a value").rstrip(".")
+        return f"{wanted} is missing; expected {expected}" + (f". {meant[0]}" if meant else "")
+    return said
+
+
+def _options_of(name: str) -> set[str]:
+    """The options of another command, which is imported to be asked."""
+    app: App = importlib.import_module(f"lance_align.cli.{name}").app
+    return {word for argument in app.assemble_argument_collection() for word in argument.names}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -20,6 +21,7 @@ from rich.table import Table
 from lance_align.cli.command import application, print_out
 from lance_align.cli.tables import NamedTable, named_table
 from lance_align.errors import ArgumentError
+from lance_align.hints import did_you_mean
 from lance_align.indexing.building import search_settings
 from lance_align.jobs.checks import check_positive, check_writable
 from lance_align.queries import PICTURE_SUFFIXES, Query
@@ -127,7 +129,7 @@ def _asked(
 ) -> Iterator[Asked]:
     """The queries, each with all that is added and taken away."""
     if image is not None and not image.expanduser().is_file():
-        raise ArgumentError(f"--image {image} does not exist; expected an image file")
+        raise ArgumentError(f"--image {image} does not exist; {_near_file(image)}expected an image file")
     if words == STANDARD_INPUT:
         lines: Iterator[str | None] = (line.strip() for line in sys.stdin if line.strip())
     else:
@@ -157,9 +159,18 @@ def _part(text: str) -> tuple[str, Query]:
     path = Path(value).expanduser()
     if value.lower().endswith(PICTURE_SUFFIXES):
         if not path.is_file():
-            raise ArgumentError(f"the image {value!r:.200} does not exist; expected words, or the path of an image")
+            near = _near_file(path)
+            raise ArgumentError(
+                f"the image {value!r:.200} does not exist; {near}expected words, or the path of an image"
+            )
         return text, Query(path, weight)
     return text, Query(value, weight)
+
+
+def _near_file(path: Path) -> str:
+    with contextlib.suppress(OSError):  # there is no such folder, or nobody may look into it
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+    return ""
 
 
 def _vector_of(named: NamedTable, key: str) -> Any:
@@ -199,7 +210,9 @@ def _rows(named: NamedTable, asked: Asked, *, where: str | None, limit: int) -> 
 def _shown_columns(schema: pa.Schema, asked: Sequence[str]) -> list[str]:
     for name in asked:
         if name not in schema.names:
-            raise ArgumentError(f"the table has no column {name!r:.80}; it has {_names(schema)}")
+            raise ArgumentError(
+                f"the table has no column {name!r:.80}; {did_you_mean(name, schema.names)}it has {_names(schema)}"
+            )
     if asked:
         return list(asked)
     hidden = {ID, CONTENT_HASH, "error", *error_columns(schema).values()}

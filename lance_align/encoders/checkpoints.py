@@ -17,6 +17,7 @@ from lance_align.encoders.once import LOADING
 from lance_align.errors import ModelError
 from lance_align.spec import KNOWN_CHECKPOINTS, ModelSpec
 
+KNOWN_NAMES = tuple(name for name, known in KNOWN_CHECKPOINTS.items() if known.source != "none")
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -63,9 +64,9 @@ def locate(model: str | Path, *, revision: str | None = None) -> Located:
     if known is not None and known.source == "bundled":
         return _read(BUNDLED / model, name=model, revision=None)
     if known is not None:  # whatever lies in a folder of that name
-        directory, commit = hub.download(model, revision=revision)
+        directory, commit = hub.download(model, revision=revision, known=KNOWN_NAMES)
         return _read(directory, name=model, revision=commit)
-    directory, name, found_commit = hub.find(model, revision=revision, known=", ".join(KNOWN_CHECKPOINTS))
+    directory, name, found_commit = hub.find(model, revision=revision, known=KNOWN_NAMES)
     return _read(directory, name=name, revision=found_commit)
 
 

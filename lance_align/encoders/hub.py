@@ -12,7 +12,9 @@ from pathlib import Path
 
 from lance_align.encoders import conversions
 from lance_align.errors import ModelError
+from lance_align.hints import did_you_mean
 from lance_align.paths import expanded
+from lance_align.spec import BUNDLED_MODEL
 
 # Exact names: no code, no pickles, no other framework's weights.
 CHECKPOINT_FILES = (
@@ -44,7 +46,11 @@ def is_hub_id(name: str) -> bool:
 
 
 def find(
-    model: str | Path, *, revision: str | None = None, files: Sequence[str] = CHECKPOINT_FILES, known: str = ""
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    files: Sequence[str] = CHECKPOINT_FILES,
+    known: Sequence[str] = (),
 ) -> tuple[Path, str, str | None]:
     """The directory that a model's name means: itself, or a hub repository, which is brought here.
 
@@ -69,12 +75,12 @@ def find(
         refuse_revision(name, revision)
         return directory, str(directory), None
     if not is_hub_id(name):
-        seen = f"not a known name ({known}), not" if known else "not"
+        seen = f"not a known name ({', '.join(known)}), not" if known else "not"
         raise ModelError(
-            f"unknown model {name!r:.200}: {seen} a hub id (owner/name), and there is no such directory; check the "
-            "spelling"
+            f"unknown model {name!r:.200}: {did_you_mean(name, known)}it is {seen} a hub id (owner/name), and there is "
+            "no such directory"
         )
-    directory, commit = download(name, revision=revision, files=files)
+    directory, commit = download(name, revision=revision, files=files, known=known)
     return directory, name, commit
 
 
@@ -88,7 +94,9 @@ def refuse_revision(name: str, revision: str | None) -> None:
         raise ModelError(f"revision {revision!r} given for {name!r}, which is not a hub model; leave it out")
 
 
-def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECKPOINT_FILES) -> tuple[Path, str]:
+def download(
+    repo_id: str, *, revision: str | None, files: Sequence[str] = CHECKPOINT_FILES, known: Sequence[str] = ()
+) -> tuple[Path, str]:
     """Bring a checkpoint into the Hugging Face cache, or find it there.
 
     A hub that cannot be reached, and ``HF_HUB_OFFLINE=1``, are answered from the cache. Where the main branch has no
@@ -98,6 +106,7 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
         repo_id: ``owner/name``.
         revision: a branch, tag or commit, which is taken as it is; None for the main branch.
         files: names or patterns of what is brought.
+        known: names that would do as well, for the error; one of them is bundled.
 
     Returns:
         the directory and the commit hash it holds.
@@ -116,6 +125,10 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
 
     what = repr(repo_id) if revision is None else f"{repo_id!r} at revision {revision!r}"
 
+    near = "" if repo_id in known else did_you_mean(repo_id, known)
+    others = "name a directory (--model DIRECTORY)"
+    others += f", or take --model {BUNDLED_MODEL}, which knows drawings and emoji only" if known else ""
+
     def snapshot(of: str | None) -> Path:
         return Path(snapshot_download(repo_id, revision=of, allow_patterns=[*files, *_MARKS]))
 
@@ -130,19 +143,17 @@ def download(repo_id: str, *, revision: str | None, files: Sequence[str] = CHECK
         raise ModelError(f"model {what}: the hub has no such revision; leave it out for the newest") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
-            f"model {what} is not on the hub, or is private; check the spelling, or run: hf auth login"
+            f"model {what} is not on the hub, or is private; {near}check the spelling, or run: hf auth login"
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"model {what} is not here and the hub cannot be reached; bring it where there is a network "
-            f"(hf download {repo_id}), name a directory (--model DIRECTORY), or take --model align-tiny, which knows "
-            "drawings and emoji only"
+            f"model {what} is not here and the hub cannot be reached; {near}bring it where there is a network "
+            f"(hf download {repo_id}), or {others}"
         ) from error
     except Exception as error:  # httpx, proxy and file system errors: a closed list would miss the next release's
         reason = str(error).splitlines()[0] if str(error) else ""
         raise ModelError(
-            f"model {what} could not be fetched from the hub ({type(error).__name__}: {reason}); "
-            "name a directory (--model DIRECTORY), or take --model align-tiny, which knows drawings and emoji only"
+            f"model {what} could not be fetched from the hub ({type(error).__name__}: {reason}); {near}{others}"
         ) from error
     return directory, directory.name
 

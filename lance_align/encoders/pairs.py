@@ -21,12 +21,13 @@ from lance_align.encoders.tokens import Tokens
 from lance_align.encoders.two_towers import opened
 from lance_align.encoders.weights import Weights
 from lance_align.errors import ArgumentError, ModelError
-from lance_align.spec import ImageSpec, ModelSpec
+from lance_align.spec import KNOWN_CHECKPOINTS, ImageSpec, ModelSpec
 
 # Of one forward pass; more is held than by an encoder, for every text looks at all states of a picture.
 PIXELS_PER_BATCH = {"cpu": 4 * 224 * 224, "mps": 16 * 224 * 224, "cuda": 128 * 224 * 224}
 
 Part = Literal["matcher", "segmenter"]
+_PURPOSES: dict[Part, str] = {"matcher": "reranking", "segmenter": "parts of images"}
 
 _models: dict[tuple[ModelSpec, str, Precision], PairModel] = {}
 
@@ -59,8 +60,12 @@ class PairModel:
             ModelError: it has not.
         """
         new = self._family.new_matcher if part == "matcher" else self._family.new_segmenter
-        with torch.device("meta"):
-            new(self._config, self.spec.image)
+        try:
+            with torch.device("meta"):
+                new(self._config, self.spec.image)
+        except ModelError as error:
+            others = [name for name, known in KNOWN_CHECKPOINTS.items() if known.purpose == _PURPOSES[part]]
+            raise ModelError(f"{error}; models that do: {', '.join(others)}") from error
 
     def scores(self, text: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """How well a text fits each picture: BLIP's probability of a match, X-CLIP's logit.

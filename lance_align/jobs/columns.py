@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lance_align.errors import SourceError
+from lance_align.hints import did_you_mean
 from lance_align.jobs.ids import ID_TYPES, is_id_type, is_text_type
 from lance_align.jobs.sources import Source
 from lance_align.jobs.sources.base import Looks
@@ -84,7 +85,9 @@ def choose_columns(
     schema = source.schema
     for name in (image, text, id, *drop):
         if name is not None and name not in (*schema.names, *source.dropped):
-            raise SourceError(f"{source.location.uri} has no column {name!r}; {_seen(schema)}")
+            raise SourceError(
+                f"{source.location.uri} has no column {name!r}; {did_you_mean(name, schema.names)}{_seen(schema)}"
+            )
     offered = pa.schema([field for field in schema if field.name not in drop])
     # Where folders' names say a column, all rows of a folder have one value: a label, but no role.
     own = pa.schema([field for field in offered if field.name not in source.partitions])

@@ -34,7 +34,7 @@ from lance_align.tables.creation import open_table
 from lance_align.tables.descriptions import Description, add_description
 from lance_align.tables.filling import Filler
 from lance_align.tables.handles import lancedb_table
-from lance_align.tables.location import TableLocation, table_location
+from lance_align.tables.location import TableLocation, missing_table, table_location
 from lance_align.tables.metadata import read_functions
 
 LOCAL_ROWS = 64  # described in this process: a text costs seconds, so more are worth a cluster's start
@@ -176,7 +176,7 @@ def _image_of(location: TableLocation) -> str:
     """
     dataset = open_table(location.uri, storage_options=location.storage_options)
     if dataset is None:
-        raise ArgumentError(f"{location.uri} is not there; check db and table")
+        raise missing_table(location.uri)
     schema: pa.Schema = dataset.schema
     models = [(entry.get("source_column"), entry.get("model")) for entry in read_functions(schema)]
     embedded = [name for name, model in models if isinstance(model, dict) and model.get("source") == "image"]

@@ -26,6 +26,7 @@ from lance_align.jobs.report import JobReport
 from lance_align.jobs.rounds import Rounds
 from lance_align.jobs.running import Job
 from lance_align.jobs.sources import Format, open_source
+from lance_align.jobs.sources.opening import check_there
 from lance_align.jobs.stages.decode import Reader
 from lance_align.jobs.stages.encode import Target
 from lance_align.sandbox import Decoder
@@ -129,6 +130,7 @@ def embed(
     check_texts(drop=drop)
     check_indexing(index)
     tell(f"looking at {os.fspath(source)}")
+    check_there(source)
     location = table_location(os.fspath(db), table, storage_options=run.storage_options)
     spec = resolve_spec(model, revision=revision) if model is not None else _default_spec(location, revision)
     check_options(spec, device=run.device, engine=engine, precision=run.precision)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lance_align.encoders.once import Once
 from lance_align.errors import ArgumentError, SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy
+from lance_align.hints import did_you_mean
 from lance_align.images import DEFAULT_LIMITS, ImageInput
 from lance_align.jobs.sources.location import References, locate
 from lance_align.spec import ImageSpec
@@ -153,5 +154,7 @@ def _open(uri: str, version: int | None, *columns: str) -> lance.LanceDataset:
         raise SourceError(f"{uri} is no Lance table; give the table's own folder, such as lancedb/photos.lance")
     missing = set(columns) - set(dataset.schema.names)
     if missing:
-        raise SourceError(f"{uri} has no column {sorted(missing)}; it has {dataset.schema.names}")
+        name = min(missing)
+        near = did_you_mean(name, dataset.schema.names)
+        raise SourceError(f"{uri} has no column {name!r}; {near}it has {', '.join(dataset.schema.names)}")
     return dataset

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lance_align.describers.prompts import Prompt
 from lance_align.describers.spec import DescriberSpec
 from lance_align.errors import ArgumentError, LanceAlignError, ModelError, TableError
+from lance_align.hints import did_you_mean
 from lance_align.tables.conflicts import attempts, is_conflict
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
 from lance_align.tables.layout import ERROR
@@ -154,7 +155,7 @@ def _check_sources(schema: pa.Schema, description: Description, *, uri: str) -> 
     seen = ", ".join(f"{field.name} ({field.type})" for field in schema)
     image = description.image
     if image not in schema.names:
-        raise TableError(f"{uri} has no column {image!r}; its columns are {seen}")
+        raise TableError(f"{uri} has no column {image!r}; {did_you_mean(image, schema.names)}its columns are {seen}")
     kind = schema.field(image).type
     if not any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, *_TEXTS)):
         raise TableError(f"column {image!r} of {uri} is {kind}; expected encoded images as binary, or paths as strings")

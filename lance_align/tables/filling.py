@@ -26,9 +26,11 @@ from lance_align.errors import LanceAlignError, TableError
 from lance_align.spec import ModelSpec
 from lance_align.tables.checksums import vector_checksums
 from lance_align.tables.conflicts import attempts, transaction_of
+from lance_align.tables.creation import open_table
 from lance_align.tables.descriptions import read_description
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures, table_error
 from lance_align.tables.layout import VECTOR_CRC32
+from lance_align.tables.location import missing_table
 from lance_align.tables.metadata import embedded_column, error_column, error_columns, read_specs
 from lance_align.tables.names import quoted
 
@@ -144,9 +146,10 @@ class Filler:
                 an error column.
         """
         self.uri = uri
+        self._dataset: Any = open_table(uri, storage_options=storage_options)
+        if self._dataset is None:
+            raise missing_table(uri)
         with lance_failures("open", uri):
-            options = dict(storage_options) if storage_options else None
-            self._dataset: Any = lance.dataset(uri, storage_options=options)
             self.filling = Filling.of(self._dataset.schema, target, uri=uri)
             self._written = self._columns_written()
             self._fields = self._field_ids()

@@ -7,7 +7,7 @@ from typing import Any
 from lance_align.errors import TableError
 from lance_align.tables.creation import open_table
 from lance_align.tables.failures import LANCE_ERRORS, lance_failures
-from lance_align.tables.location import TableLocation
+from lance_align.tables.location import TableLocation, missing_table
 
 
 def dataset_of(table: Any) -> Any:
@@ -63,6 +63,6 @@ def lancedb_table(location: TableLocation) -> Any:
     import lancedb  # takes seconds, which a job need not begin with
 
     if open_table(location.uri, storage_options=location.storage_options) is None:
-        raise TableError(f"{location.uri} is not there; check db and table")
+        raise missing_table(location.uri)
     with lance_failures("open", location.uri):
         return lancedb.connect(location.db, storage_options=location.storage_options).open_table(location.name)

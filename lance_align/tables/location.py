@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lance_align.errors import TableError
+from lance_align.errors import TableError, few
+from lance_align.hints import did_you_mean
 from lance_align.paths import expanded
 
 # What LanceDB 0.40 accepts, so that every table we write can be opened by name.
@@ -54,6 +56,17 @@ def table_location(db: str | Path, name: str, *, storage_options: Mapping[str, s
     return TableLocation(
         db=base, name=name, uri=join(base, f"{name}.lance"), storage_options=dict(storage_options or {}) or None
     )
+
+
+def missing_table(uri: str) -> TableError:
+    """What to raise where there is no table; of a local database the tables that are there are named."""
+    db, _, name = uri.removesuffix(".lance").rpartition("/")
+    there: list[str] = []
+    if "://" not in db:
+        with contextlib.suppress(OSError):
+            there = sorted(path.stem for path in Path(db or ".").glob("*.lance"))
+    seen = f"the database has {few(there, listed=10)}" if there else "check db and table"
+    return TableError(f"{uri} is not there; {did_you_mean(name, there)}{seen}")
 
 
 def _database(db: str | Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ import pyarrow.fs as pafs
 
 from lance_align.errors import SourceError
 from lance_align.fetching import NO_URLS, FetchPolicy
+from lance_align.hints import did_you_mean
 from lance_align.jobs.sources.base import Looks, Source
 from lance_align.jobs.sources.columnar import open_arrow, open_parquet
 from lance_align.jobs.sources.content import kind_of
@@ -106,13 +109,37 @@ class _Options:
     looks: Looks
 
 
+def check_there(uri: str | os.PathLike[str]) -> None:
+    """Refuse what does not exist, before anything that takes longer is looked at.
+
+    Raises:
+        SourceError: there is nothing, or it cannot be looked at.
+    """
+    _found(locate(uri), "images")
+
+
+def _found(location: Location, looks: Looks) -> pafs.FileInfo:
+    info = location.info()
+    if info.type == pafs.FileType.NotFound:
+        raise SourceError(
+            f"{location.uri} does not exist; {_near(location)}expected {_SUFFIX_HELP.format(looks=looks)}"
+        )
+    return info
+
+
+def _near(location: Location) -> str:
+    """A file or folder beside the one that was named, if it is called nearly so."""
+    with contextlib.suppress(OSError):  # no such folder, or an object store that does not answer
+        beside = location.filesystem.get_file_info(pafs.FileSelector(location.parent().path))
+        return did_you_mean(PurePosixPath(location.path).name, [info.base_name for info in beside])
+    return ""
+
+
 def _opened(uri: str | os.PathLike[str], format: Format | None, options: _Options) -> Source:  # noqa: A002
     if format is not None and format not in get_args(Format):
         raise SourceError(f"unknown format {format!r}; expected one of {', '.join(get_args(Format))}")
     location = locate(uri)
-    info = location.info()
-    if info.type == pafs.FileType.NotFound:
-        raise SourceError(f"{location.uri} does not exist; expected {_SUFFIX_HELP.format(looks=options.looks)}")
+    info = _found(location, options.looks)
     if info.type == pafs.FileType.File:
         kind = format or _format_of_file(location, options.looks)
         if kind == "lance":

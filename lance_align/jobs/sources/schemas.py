@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lance_align.errors import SourceError
+from lance_align.hints import did_you_mean
 from lance_align.jobs.sources.location import Location, first_line
 from lance_align.jobs.sources.partitions import partition_fields
 
@@ -66,7 +67,8 @@ def unified(location: Location, files: Iterable[tuple[str, pa.Schema]], *, drop:
     unknown = [name for name in drop if name not in dropped]
     if unknown and paths:
         seen = ", ".join(f"{field.name} ({field.type})" for field in fields)
-        raise SourceError(f"{location.uri} has no column {unknown[0]!r} to drop; its columns are {seen}")
+        near = did_you_mean(unknown[0], [field.name for field in fields])
+        raise SourceError(f"{location.uri} has no column {unknown[0]!r} to drop; {near}its columns are {seen}")
     return pa.schema(fields)
 
 
