@@ -68,6 +68,10 @@ class Evaluation(Told):
         model: the model's name.
         where: the condition on the rows; None for all.
         figures: one a way to search.
+
+    >>> evaluation = lance_align.evaluate(table, text="caption")
+    >>> [figure.what for figure in evaluation.figures]
+    ['words -> image, exact', ...]
     """
 
     table: str
@@ -132,7 +136,9 @@ def evaluate(
         ModelError: the model cannot be loaded.
 
     Example:
-        >>> print(lance_align.evaluate(table, text="caption", where="is_flag = false").to_text())  # doctest: +SKIP
+        >>> print(lance_align.evaluate(table, text="caption", where="is_flag = false").to_text())
+        align-tiny on demo (version ...): caption and vector of rows where is_flag = false
+        ...
     """
     if queries < 1:
         raise ArgumentError(f"queries={queries}; expected a number above 0")

@@ -56,7 +56,11 @@ QUERY_WIDTH = 1.9  # inches, the column of queries
 
 
 class QueryPart(Protocol):
-    """One weighted part of a composed query, as in `lance_align.Query`."""
+    """One weighted part of a composed query, as in `lance_align.Query`.
+
+    >>> lance_align.Query("red").parts[0].kind
+    'text'
+    """
 
     @property
     def value(self) -> Any: ...
@@ -67,7 +71,11 @@ class QueryPart(Protocol):
 
 
 class ComposedQuery(Protocol):
-    """What `composed` draws; `lance_align.Query` is one."""
+    """What `composed` draws; `lance_align.Query` is one.
+
+    >>> [part.weight for part in (lance_align.Query(picture) - 0.5 * lance_align.Query("red")).parts]
+    [1.0, -0.5]
+    """
 
     @property
     def parts(self) -> Sequence[QueryPart]: ...
@@ -101,7 +109,11 @@ def gallery(
 
     Raises:
         ArgumentError: a named column does not exist, or a number is below 1.
+        JobError: the process that opens pictures cannot be started.
         MissingExtraError: matplotlib is not installed.
+
+    >>> lance_align.explore.gallery(table.search("red heart").limit(12), title="Found").save("gallery.png")
+    PosixPath('gallery.png')
     """
     if columns < 1 or max_rows < 1:
         raise ArgumentError(f"columns={columns}, max_rows={max_rows}; expected whole numbers from 1")
@@ -141,6 +153,10 @@ def contact_sheet(
     Raises:
         ArgumentError: as `gallery`; also without any query, or with a picture for a query that is not there.
         MissingExtraError: matplotlib is not installed.
+
+    >>> results = {words: table.search(words).limit(6) for words in ("red heart", "vehicle")}
+    >>> lance_align.explore.contact_sheet(results).save("sheet.png")
+    PosixPath('sheet.png')
     """
     pictures = _checked_pictures(results, pictures, columns=columns)
     head = 0.5 if title else 0.0
@@ -233,6 +249,10 @@ def composed(
     Raises:
         ArgumentError: as `gallery`, or more parts than fit into a line of `columns`.
         MissingExtraError: matplotlib is not installed.
+
+    >>> query = lance_align.Query(picture) + 2 * lance_align.Query("blue")
+    >>> lance_align.explore.composed(query, table.search(query).limit(6)).save("composed.png")
+    PosixPath('composed.png')
     """
     if not 1 <= len(query.parts) <= columns:
         raise ArgumentError(f"the query has {len(query.parts)} parts; expected 1 to {columns} (columns={columns})")
@@ -283,6 +303,9 @@ def embedding_map(
     Raises:
         ArgumentError: a named column does not exist, or vectors of different lengths.
         MissingExtraError: matplotlib is not installed.
+
+    >>> lance_align.explore.embedding_map(table.search().limit(2_000)).save("map.png")
+    PosixPath('map.png')
     """
     every = as_rows(rows)
     require_column(every, vector)
@@ -323,6 +346,9 @@ def failures(rows: Rows, *, error: str = "error", key: str = "id", title: str = 
     Raises:
         ArgumentError: a column does not exist, or `max_rows` is below 1.
         MissingExtraError: matplotlib is not installed.
+
+    >>> lance_align.explore.failures(table.search().where("error IS NOT NULL").limit(1_000)).save("failures.png")
+    PosixPath('failures.png')
     """
     if max_rows < 1:
         raise ArgumentError(f"max_rows={max_rows}; expected a whole number from 1")

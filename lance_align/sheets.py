@@ -33,6 +33,9 @@ class Sheet:
 
     Attributes:
         figure: the matplotlib figure, to change or to save in another format.
+
+    >>> sheet = lance_align.explore.gallery(table.search("red heart").limit(3))
+    >>> sheet.figure.savefig("gallery.svg")
     """
 
     figure: Figure

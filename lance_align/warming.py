@@ -31,6 +31,9 @@ class WarmUp(Told):
         text_s: seconds to load the text tower and embed a text.
         image_s: seconds to load the image tower and embed a picture; None where it was not asked for.
         index_s: seconds to read the index and search once.
+
+    >>> print(lance_align.warm_up(table).to_text())
+    warm: align-tiny, text tower in ... s, exact search in ... s
     """
 
     model: str
@@ -64,6 +67,9 @@ def warm_up(table: Any, *, vector: str = VECTOR, images: bool = False) -> WarmUp
     Raises:
         TableError: the table names no model of ours for the column, or cannot be read.
         ModelError: the model cannot be loaded.
+
+    >>> lance_align.warm_up(table, images=True).model
+    'align-tiny'
     """
     dataset_of(table)  # says what is wrong with tables of another kind
     function = table_function(table.schema, vector)

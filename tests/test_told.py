@@ -11,7 +11,9 @@ import lance_align
 from lance_align import SearchSettings
 
 
-@pytest.mark.parametrize("name", ["JobReport", "Verification", "IndexReport", "WarmUp", "CleanupReport", "Evaluation"])
+@pytest.mark.parametrize(
+    "name", ["JobReport", "Verification", "IndexReport", "WarmUp", "CleanupReport", "Evaluation", "TrainReport"]
+)
 def test_a_notebook_shows_reports_as_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind: Any = getattr(lance_align, name)
     monkeypatch.setattr(kind, "to_text", lambda _: "two\nlines")

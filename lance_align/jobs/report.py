@@ -95,6 +95,12 @@ class JobReport(Told):
         work: what was done to rows; `embedded` counts the described ones where it is that.
         cut: rows among these whose description ended at its limit of tokens.
         then: the account of the embedding of what was described; None where nobody asked.
+
+    >>> report = lance_align.embed("photos", table="photos", model="align-tiny", executor="local")
+    >>> print(report.to_text())
+    embedded ...photos
+        into ...photos.lance (version 2, 1 commits)
+    ...
     """
 
     source: str

@@ -37,6 +37,9 @@ class CleanupReport(Told):
         paths: the first hundred, by name, below the table's folder.
         kept_files: unneeded files that are too young.
         kept_bytes: their size.
+
+    >>> print(lance_align.cleanup(table, dry_run=True).to_text())
+    cleaned up ...demo.lance: 0 files (0 bytes) that no version needs...
     """
 
     table_uri: str
@@ -80,6 +83,9 @@ def cleanup(table: Any, *, min_age_s: float = DAY_S, dry_run: bool = False) -> C
         ArgumentError: `min_age_s` is negative.
         TableError: not an open table, one with detached versions (Lance does not tell what they need), or the storage
             refused; files removed until then are gone, and the table is whole.
+
+    >>> lance_align.cleanup(table, dry_run=True).files
+    0
     """
     if not min_age_s >= 0:
         raise ArgumentError(f"min_age_s={min_age_s}; expected 0 or more seconds")

@@ -128,6 +128,11 @@ class Verification(Told):
         sampled: vectors that were made again and compared.
         findings: what is wrong, in a fixed order; none for a sound table.
         unchecked: what could not be checked and why, one line each; says nothing about the table.
+
+    >>> print(lance_align.verify(table).to_text())
+    verified ...demo.lance (version ...)
+    ...
+      nothing wrong was found
     """
 
     table_uri: str
