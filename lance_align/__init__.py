@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lance_align.registration import register_with_lancedb
 
 if TYPE_CHECKING:
+    from lance_align import explore as explore
     from lance_align.areas import add_areas as add_areas
     from lance_align.attaching import attach as attach
     from lance_align.encoders import allow_models as allow_models
@@ -81,6 +82,7 @@ _HOMES = {
     "describe": "lance_align.jobs.describe",
     "embed": "lance_align.jobs.embed",
     "evaluate": "lance_align.evaluation",
+    "explore": "lance_align.explore",
     "known_models": "lance_align.encoders.catalogue",
     "load_encoder": "lance_align.encoders",
     "resolve_spec": "lance_align.encoders",
@@ -98,7 +100,8 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     globals()[name] = value
     return value
 

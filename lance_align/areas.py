@@ -56,6 +56,10 @@ def add_areas(
         TableError: there is no such image column, one of the new columns is there already, the table stands at a
             version that was checked out, or it cannot be written.
         ModelError: as `lance_align.segment`.
+
+    >>> version = lance_align.add_areas(table, ["a heart", "paper"], model="nvidia/groupvit-gcc-yfcc")
+    >>> table.count_rows("area_a_heart + area_paper > 0.99")
+    60
     """
     check_writable(table)
     looking = segmenter(labels, template=template, model=model, revision=revision, device=device)

@@ -70,6 +70,10 @@ def attach(
             belongs to another model or source or holds vectors nobody knows the model of, the table stands at a
             version that was checked out, or it cannot be written.
         ModelError: the model cannot be found.
+
+    >>> version = lance_align.attach(table, text="caption", vector="caption_vector", model="align-tiny")
+    >>> "caption_vector" in table.schema.names
+    True
     """
     column = _column(image=image, text=text, vector=vector)
     check_writable(table)

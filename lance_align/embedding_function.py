@@ -56,6 +56,9 @@ class AlignFunction(EmbeddingFunction):
         device: ``auto`` or a torch device; LanceDB's variable ``align_device`` sets it on one machine, for example
             ``get_registry().set_var("align_device", "cuda:1")``.
         max_retries: LanceDB's; nothing here gets better by waiting.
+
+    >>> lance_align.AlignFunction.create(name="align-tiny").ndims()
+    256
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)

@@ -40,6 +40,12 @@ class LanceAlignError(Exception):
 
     Messages quote names out of tables and files, which could break the line, move the terminal's cursor or turn the
     direction of writing.
+
+    >>> try:
+    ...     lance_align.load_encoder("align-tyny")
+    ... except lance_align.LanceAlignError as error:
+    ...     print(type(error).__name__)
+    ModelError
     """
 
     def __str__(self) -> str:

@@ -27,6 +27,7 @@ from lance_align.tables.handles import check_table, dataset_of
 from lance_align.tables.indexes import vector_index
 from lance_align.tables.layout import VECTOR
 from lance_align.tables.names import quoted
+from lance_align.told import Told
 
 KS = (1, 5, 10)
 BATCH_ROWS = 8192  # of 640 dimensions: 21 MB
@@ -56,7 +57,7 @@ class Retrieval:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Evaluation(Told):
     """What `evaluate` found.
 
     Attributes:
@@ -67,6 +68,10 @@ class Evaluation:
         model: the model's name.
         where: the condition on the rows; None for all.
         figures: one a way to search.
+
+    >>> evaluation = lance_align.evaluate(table, text="caption")
+    >>> [figure.what for figure in evaluation.figures]
+    ['words -> image, exact', ...]
     """
 
     table: str
@@ -131,7 +136,9 @@ def evaluate(
         ModelError: the model cannot be loaded.
 
     Example:
-        >>> print(lance_align.evaluate(table, text="caption", where="is_flag = false").to_text())  # doctest: +SKIP
+        >>> print(lance_align.evaluate(table, text="caption", where="is_flag = false").to_text())
+        align-tiny on demo (version ...): caption and vector of rows where is_flag = false
+        ...
     """
     if queries < 1:
         raise ArgumentError(f"queries={queries}; expected a number above 0")

@@ -55,6 +55,10 @@ def add_labels(
         TableError: there is no such vector column, one of the new columns is there already, the table stands at a
             version that was checked out, or it cannot be written.
         ModelError: the model cannot be used, or is not the one that wrote the vectors.
+
+    >>> version = lance_align.add_labels(table, ["an animal", "food", "a vehicle"], column="kind")
+    >>> table.count_rows("kind IS NOT NULL")
+    60
     """
     labels = as_list(labels, "labels")
     if len(labels) < 2:

@@ -82,6 +82,10 @@ class Query:
 
     Warns:
         UserWarning: words that are the path of a picture, or its URL; once for each.
+
+    >>> query = lance_align.Query(picture) + 2 * lance_align.Query("blue")
+    >>> len(table.search(query).limit(5).to_list())
+    5
     """
 
     parts: tuple[Part, ...]

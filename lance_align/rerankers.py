@@ -45,6 +45,10 @@ class MatchReranker(Reranker):
     Raises:
         ArgumentError: `return_score` is neither.
         ModelError: the model cannot be read, or does not score pairs. Weights are loaded at the first use.
+
+    >>> reranker = lance_align.MatchReranker("Salesforce/blip-itm-base-coco")
+    >>> len(table.search("red heart").limit(10).rerank(reranker).to_list())
+    10
     """
 
     def __init__(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import textwrap
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lance_align.errors import ArgumentError, MissingExtraError
+from lance_align.lettering import families, wrapped
+from lance_align.tiles import Tile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TILE_SIDE, GAP, _MARGIN, _LINE = 1.25, 0.14, 0.22, 0.155
 TILE_HEIGHT = TILE_SIDE + 3 * _LINE + GAP  # with two lines of caption and one of score
 _DPI = 110
+_LEADING = 1.35 / 72  # inches from line to line for a point of a letter's size
 INK, GREY, RULE, _PAPER = "#1c2230", "#737a87", "#dfe2e7", "#ffffff"
 ERROR_INK, _ERROR_FILL, _DOT = "#8a3b32", "#f8ecea", "#b9c3d6"
 
@@ -32,6 +33,9 @@ class Sheet:
 
     Attributes:
         figure: the matplotlib figure, to change or to save in another format.
+
+    >>> sheet = lance_align.explore.gallery(table.search("red heart").limit(3))
+    >>> sheet.figure.savefig("gallery.svg")
     """
 
     figure: Figure
@@ -59,15 +63,6 @@ class Sheet:
         return path
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Tile:
-    """A picture, or the reason why there is none, with its caption and score."""
-
-    picture: Image | str
-    caption: str
-    score: str
-
-
 class Canvas:
     """A matplotlib figure measured in inches from its top left."""
 
@@ -90,13 +85,17 @@ class Canvas:
 
     def text(
         self, x: float, y: float, words: str, *, size: float = 8.5, colour: str = INK, weight: str = "normal",
-        wrap: int = 0, lines: int = 1,
-    ) -> None:  # fmt: skip
-        if wrap:
-            words = "\n".join(textwrap.wrap(words, wrap, max_lines=lines, placeholder="…"))
-        self._figure.text(
-            *self._at(x, y), _drawable(words), size=size, color=colour, weight=weight, va="top", parse_math=False
-        )
+        width: float = 0.0, lines: int = 1,
+    ) -> int:  # fmt: skip
+        """Draw words, on lines no wider than `width`; by default no wider than the sheet. Returns how many lines."""
+        width = width or self._width - 2 * _MARGIN - x
+        drawn = wrapped(words, width=width, lines=lines, size=size, weight=weight)
+        for number, line in enumerate(drawn):
+            self._figure.text(
+                *self._at(x, y + number * size * _LEADING), line, size=size, color=colour, weight=weight, va="top",
+                family=families(line), parse_math=False,
+            )  # fmt: skip
+        return len(drawn)
 
     def picture(self, x: float, y: float, side: float, picture: Image | str) -> None:
         left, bottom = self._at(x, y + side)
@@ -106,10 +105,10 @@ class Canvas:
             spine.set(color=RULE, linewidth=0.6)
         if isinstance(picture, str):
             axes.set_facecolor(_ERROR_FILL)
-            words = "\n".join(textwrap.wrap(picture, max(6, int(side * 15)), max_lines=5, placeholder="…"))
+            words = "\n".join(wrapped(picture, width=side * 0.92, lines=max(1, int(side * 5)), size=7))
             axes.text(
-                0.5, 0.5, _drawable(words), size=7, color=ERROR_INK, ha="center", va="center", clip_on=True,
-                transform=axes.transAxes, parse_math=False,
+                0.5, 0.5, words, size=7, color=ERROR_INK, ha="center", va="center", clip_on=True,
+                transform=axes.transAxes, family=families(words), parse_math=False,
             )  # fmt: skip
             return
         picture.thumbnail((round(side * _DPI * 2),) * 2)
@@ -122,9 +121,8 @@ class Canvas:
 
     def tile(self, x: float, y: float, tile: Tile) -> None:
         self.picture(x, y, TILE_SIDE, tile.picture)
-        lines = textwrap.wrap(tile.caption, 22, max_lines=2, placeholder="…")
-        self.text(x, y + TILE_SIDE + 0.05, "\n".join(lines), size=8)
-        self.text(x, y + TILE_SIDE + 0.06 + _LINE * max(1, len(lines)), tile.score, size=7.5, colour=GREY)
+        lines = self.text(x, y + TILE_SIDE + 0.05, tile.caption, size=8, width=TILE_SIDE, lines=2)
+        self.text(x, y + TILE_SIDE + 0.06 + _LINE * max(1, lines), tile.score, size=7.5, colour=GREY, width=TILE_SIDE)
 
     def rule(self, y: float) -> None:
         from matplotlib.lines import Line2D
@@ -143,15 +141,3 @@ class Canvas:
         axes = self._figure.add_axes((0, 0, 1, 1), frameon=False)
         axes.set(xticks=[], yticks=[], xlim=(0, self._width), ylim=(self._height, 0))
         axes.scatter(spots[:, 0] + _MARGIN, spots[:, 1] + _MARGIN, s=5, color=_DOT, linewidths=0)
-
-
-@lru_cache(maxsize=1)
-def _font() -> Any:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    return get_font(findfont(FontProperties()))
-
-
-def _drawable(words: str) -> str:
-    """The words with what the font cannot draw replaced, rather than drawn as boxes with a warning for each."""
-    return "".join(c if c == "\n" or _font().get_char_index(ord(c)) else "\ufffd" for c in words)

@@ -64,6 +64,10 @@ class ModelSpec:
         image: what pixels go through before the image tower.
         max_tokens: longest text in tokens, special tokens included; longer texts are truncated.
         fingerprint: hex digest of weights, tokenizer and configuration; equal fingerprints give equal vectors.
+
+    >>> spec = lance_align.resolve_spec("align-tiny")
+    >>> lance_align.ModelSpec.from_json(spec.to_json()) == spec
+    True
     """
 
     name: str

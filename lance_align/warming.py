@@ -17,10 +17,11 @@ from lance_align.tables.handles import dataset_of
 from lance_align.tables.indexes import vector_index
 from lance_align.tables.layout import VECTOR
 from lance_align.tables.search_settings import SearchSettings
+from lance_align.told import Told
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUp:
+class WarmUp(Told):
     """What was loaded, and how long it took.
 
     Attributes:
@@ -30,6 +31,9 @@ class WarmUp:
         text_s: seconds to load the text tower and embed a text.
         image_s: seconds to load the image tower and embed a picture; None where it was not asked for.
         index_s: seconds to read the index and search once.
+
+    >>> print(lance_align.warm_up(table).to_text())
+    warm: align-tiny, text tower in ... s, exact search in ... s
     """
 
     model: str
@@ -38,6 +42,15 @@ class WarmUp:
     text_s: float
     image_s: float | None
     index_s: float
+
+    def to_text(self) -> str:
+        """One line for a person."""
+        image = "" if self.image_s is None else f", image tower in {self.image_s:.1f} s"
+        index = f"index {self.index}" if self.index else "exact search"
+        settings = f'; search with table.search("…"){self.settings}' if str(self.settings) else ""
+        return (
+            f"warm: {self.model}, text tower in {self.text_s:.1f} s{image}, {index} in {self.index_s:.1f} s{settings}"
+        )
 
 
 def warm_up(table: Any, *, vector: str = VECTOR, images: bool = False) -> WarmUp:
@@ -54,6 +67,9 @@ def warm_up(table: Any, *, vector: str = VECTOR, images: bool = False) -> WarmUp
     Raises:
         TableError: the table names no model of ours for the column, or cannot be read.
         ModelError: the model cannot be loaded.
+
+    >>> lance_align.warm_up(table, images=True).model
+    'align-tiny'
     """
     dataset_of(table)  # says what is wrong with tables of another kind
     function = table_function(table.schema, vector)

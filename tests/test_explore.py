@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from PIL import Image
 
 from lance_align import Query, explore
 from lance_align.errors import ArgumentError
+from lance_align.images import DecodeLimits
 
 ROOT = Path(__file__).parent.parent
 RED, GREEN, BLUE = (220, 10, 10), (10, 200, 10), (10, 10, 220)
@@ -97,7 +103,8 @@ def test_what_cannot_be_opened_becomes_a_tile_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "distance", "shown"), [("l2", 0.5, "0.75"), ("cosine", 0.25, "0.75"), ("dot", 0.25, "0.75")]
+    ("metric", "distance", "shown"),
+    [("l2", 0.5, "similarity 0.75"), ("cosine", 0.25, "similarity 0.75"), ("dot", 0.25, "similarity 0.75")],
 )
 def test_distances_are_shown_as_cosines(metric: explore.Metric, distance: float, shown: str) -> None:
     assert shown in words(explore.gallery([{**ROWS[0], "_distance": distance}], metric=metric))
@@ -107,9 +114,13 @@ def test_the_cosine_is_right_for_lancedbs_own_distances(tmp_path: Path) -> None:
     vectors = pa.array([[1.0, 0.0], [0.6, 0.8]], pa.list_(pa.float32(), 2))
     table = lancedb.connect(tmp_path).create_table("t", pa.table({"id": ["x", "y"], "vector": vectors}))
     search = table.search([1.0, 0.0]).limit(2)
-    assert {"1.00", "0.60"} <= set(words(explore.gallery(search)))
-    assert {"1.00", "0.60"} <= set(words(explore.gallery(search.distance_type("cosine"), metric="cosine")))
-    assert {"1.00", "0.60"} <= set(words(explore.gallery(search.distance_type("dot"), metric="dot")))
+    assert {"similarity 1.00", "similarity 0.60"} <= set(words(explore.gallery(search)))
+    assert {"similarity 1.00", "similarity 0.60"} <= set(
+        words(explore.gallery(search.distance_type("cosine"), metric="cosine"))
+    )
+    assert {"similarity 1.00", "similarity 0.60"} <= set(
+        words(explore.gallery(search.distance_type("dot"), metric="dot"))
+    )
 
 
 def test_relevance_of_a_reranker_is_shown_as_it_is() -> None:
@@ -133,7 +144,8 @@ def test_a_contact_sheet_has_a_line_for_each_query() -> None:
 def test_a_composed_query_shows_its_parts_with_signs_and_weights() -> None:
     query = Query(png(RED)) + "blue" - 0.5 * Query("old") + np.zeros(3, np.float32)
     sheet = explore.composed(query, ROWS[1:3])
-    assert {"this picture", "+ “blue”", "− 0.5 × “old”", "+ an embedding"} <= set(words(sheet))
+    said = " ".join(words(sheet))
+    assert all(part in said for part in ("this picture", "+ “blue”", "− 0.5 × “old”", "+ an embedding"))
     assert all(area(sheet, colour) > 10_000 for colour in (RED, GREEN, BLUE))
     assert "no rows" in words(explore.composed(Query("x"), []))
 
@@ -203,6 +215,148 @@ def test_no_text_is_markup_and_none_breaks_a_sheet(text: str) -> None:
         explore.failures(rows),
     ):
         assert sheet._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "0123456789abcdef" * 2,
+        "W" * 90,
+        "iiii " * 60,
+        "a small red car beside a big blue house",
+        "مرحبا بالعالم " * 5,
+        "猫" * 30,
+    ],
+    ids=["digest", "wide", "narrow", "words", "arabic", "chinese"],
+)
+def test_captions_stay_in_their_tiles(caption: str) -> None:
+    """Measured as drawn: neither the next tile nor the score below is touched."""
+    rows = [{**ROWS[0], "caption": caption, "_distance": 0.5}] * 2
+    figure = explore.gallery(rows, columns=2).figure
+    figure.draw_without_rendering()
+    tiles = sorted((axes.get_window_extent() for axes in figure.axes), key=lambda box: float(box.x0))
+    drawn = [(text, text.get_window_extent()) for text in figure.texts]
+    for tile in tiles:
+        below = [(text, box) for text, box in drawn if abs(box.x0 - tile.x0) < 5]
+        assert len(below) >= 2
+        assert all(box.x1 <= tile.x1 + 3 for _, box in below)
+        for (_, upper), (_, lower) in pairwise(below):
+            assert lower.y1 <= upper.y0 + 3
+    assert all(box.y0 >= 0 for _, box in drawn)
+
+
+def test_letters_without_a_font_are_shown_as_their_code_points() -> None:
+    said = words(
+        explore.gallery([{**ROWS[0], "caption": "\ue000\U000f0000 caf\xe9"}, {**ROWS[0], "caption": "a\u202eb"}])
+    )
+    assert "U+E000 U+F0000" in said
+    assert "café" in said
+    assert "aU+202Eb" in said
+
+
+def test_fonts_of_this_machine_draw_what_the_first_one_lacks() -> None:
+    """DejaVu Sans has no small capital Fraktur; its mathematical sibling and STIX, which matplotlib brings, do."""
+    figure = explore.gallery([{**ROWS[0], "caption": "\U0001d504 and a"}]).figure
+    [text] = [text for text in figure.texts if text.get_text().startswith("\U0001d504")]
+    assert len(text.get_fontfamily()) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ({"id": "1", "text": "a text", "name": "a name"}, "a text"),
+        ({"id": "1", "caption": None, "text": " ", "name": "a name"}, "a name"),
+        ({"id": "1", "title": "a title"}, "a title"),
+        ({"id": "photo.jpg", "place": "somewhere"}, "photo.jpg"),
+        ({"id": "0123456789abcdef" * 2, "content_hash": "f", "error": "e: x", "place": "somewhere"}, "somewhere"),
+        ({"id": "0123456789abcdef" * 2, "size": 3}, "0123456789abcdef01"),
+    ],
+)
+def test_captions_are_what_tells_most(row: dict[str, Any], shown: str) -> None:
+    assert shown in words(explore.gallery([{**row, "image": ROWS[0]["image"]}]))
+
+
+def tiff() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 40), RED).save(out, format="TIFF")
+    return out.getvalue()
+
+
+def test_what_a_job_gave_a_vector_is_opened_whatever_its_format() -> None:
+    row = {"id": "x", "image": tiff(), "error": None}
+    assert area(explore.gallery([{**row, "vector": [1.0, 0.0]}]), RED) > 10_000
+    assert area(explore.gallery([{**row, "_distance": 0.1}]), RED) > 10_000
+    for failed in ({**row, "vector": None}, {**row, "error": "format: TIFF", "box": [1.0, 2.0]}):
+        assert "TIFF is not" in " ".join(words(explore.gallery([failed])))
+    assert area(explore.gallery([row], limits=DecodeLimits(formats=("TIFF",))), RED) > 10_000
+    small = DecodeLimits(max_pixels=100)
+    assert "too_large" in " ".join(words(explore.gallery(ROWS[:1], limits=small)))
+
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\x00\ud800\u202e'
+
+
+def test_an_html_sheet_is_one_file_that_loads_and_runs_nothing(tmp_path: Path) -> None:
+    rows = [
+        {**ROWS[0], "caption": HOSTILE, "_distance": 0.5},
+        {**ROWS[3], "caption": "bad"},
+        {**ROWS[1], "image": tiff()},
+    ]
+    sheet = explore.html_sheet(
+        {HOSTILE: rows, "a picture": ROWS[1:3], "none": []},
+        pictures={"a picture": png(BLUE)}, title=HOSTILE, credit=HOSTILE,
+    )  # fmt: skip
+    text = sheet.save(tmp_path / "x.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags["section"] == 3
+    assert page.tags["img"] == 5  # two of the first query, the second's own and its two
+    assert page.tags["script"] == 0
+    assert not any(name.startswith("on") or name in ("style", "href") for name in page.attributes)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.attributes["src"])
+    assert {"green", "blue", "picture of the query: a picture"} <= set(page.attributes["alt"])
+    assert all(page.attributes["alt"])
+    assert "<img src=x onerror=alert(1)>U+0000U+D800" in page.words  # as text
+    for said in ("similarity 0.75", "format: not an image", "no rows", '“"><script>'):
+        assert said in page.words
+    policy = page.attributes["content"][0]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    style = hashlib.sha256(page.style.encode()).digest()
+    assert f"style-src 'sha256-{base64.b64encode(style).decode()}'" in policy
+    pictures = [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in page.attributes["src"]]
+    assert all(picture.format == "JPEG" and max(picture.size) <= 320 for picture in pictures)
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags, attributes, words and style."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: defaultdict[str, list[str]] = defaultdict(list)
+        self.words = self.style = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            self.attributes[name].append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        if self.get_starttag_text() == "<style>" and not self.style:
+            self.style = data
+        self.words += data
+
+
+def test_an_html_sheet_says_what_is_wrong(tmp_path: Path) -> None:
+    sheet = explore.html_sheet({"a": ROWS})
+    with pytest.raises(ArgumentError, match=r"x\.png does not end in \.html"):
+        sheet.save(tmp_path / "x.png")
+    with pytest.raises(ArgumentError, match="cannot be written"):
+        sheet.save(tmp_path / "missing" / "x.html")
+    with pytest.raises(ArgumentError, match="at least one query"):
+        explore.html_sheet({})
+    with pytest.raises(ArgumentError, match="pictures only for queries"):
+        explore.html_sheet({"a": ROWS}, pictures={"b": png(RED)})
 
 
 def test_formulas_are_shown_as_they_are_written() -> None:

@@ -52,6 +52,7 @@ def test_the_table_of_contents_is_pinned() -> None:
         "describe",
         "embed",
         "evaluate",
+        "explore",
         "known_models",
         "load_encoder",
         "resolve_spec",

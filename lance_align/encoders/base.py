@@ -28,6 +28,10 @@ class Embeddings:
     Attributes:
         vectors: ``(n, dim) float32``; a row without an embedding holds zeros.
         reasons: one entry an input: None where there is a vector, else ``"kind: detail"`` as in `RowError`.
+
+    >>> embeddings = lance_align.load_encoder("align-tiny").encode_texts(["red heart", None])
+    >>> [vector is None for vector in embeddings]
+    [False, True]
     """
 
     vectors: Vectors
@@ -81,7 +85,13 @@ class Score:
 
 
 class Encoder(ABC):
-    """Two towers into one space. Thread-safe; a tower is loaded when it is first used."""
+    """Two towers into one space. Thread-safe; a tower is loaded when it is first used.
+
+    >>> encoder = lance_align.load_encoder("align-tiny")
+    >>> images, texts = encoder.encode_images([picture]), encoder.encode_texts(["a heart", "a car"])
+    >>> (images.vectors @ texts.vectors.T).shape  # cosines
+    (1, 2)
+    """
 
     spec: ModelSpec
 

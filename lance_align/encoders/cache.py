@@ -45,6 +45,10 @@ def load_encoder(
         ModelError: as `resolve_spec`, or the checkpoint found is not the one that the spec describes.
         ArgumentError: this machine does not have the device, or the engine does not run on it.
         MissingExtraError: engine is ``"openvino"``, and it is not installed.
+
+    >>> encoder = lance_align.load_encoder("align-tiny")
+    >>> encoder.encode_texts(["red heart"]).vectors.shape
+    (1, 256)
     """
     if isinstance(model, ModelSpec) and revision is not None:
         raise ModelError(f"revision {revision!r} given beside a spec, which has its own ({model.revision!r})")

@@ -22,6 +22,9 @@ class KnownModel:
         summary: what it is, in a line.
         download_mb: size of its weights on the hub, in MB (10^6 bytes); 0 for bundled ones.
         weights: its weights on this machine; None where the hub has to be asked for them.
+
+    >>> [model.dim for model in lance_align.known_models() if model.name == "align-tiny"]
+    [256]
     """
 
     name: str
@@ -42,6 +45,9 @@ def known_models() -> list[KnownModel]:
     """The known checkpoints, by purpose; nothing is fetched.
 
     Any other checkpoint of the same families can be used by its hub id or directory.
+
+    >>> "kakaobrain/align-base" in [model.name for model in lance_align.known_models()]
+    True
     """
     found = []
     for each in KNOWN_CHECKPOINTS.values():

@@ -43,6 +43,9 @@ def resolve_spec(model: str | Path, *, revision: str | None = None) -> ModelSpec
     Raises:
         ModelError: no such model, the hub cannot be reached, a model of another family, weights that are not one
             safetensors file or do not fit the configuration, or no tokenizer.
+
+    >>> lance_align.resolve_spec("align-tiny").dim
+    256
     """
     located = locate(model, revision=revision)
     if located.directory is not None and kept_spec(located.spec.fingerprint) is None:

@@ -31,6 +31,8 @@ def allow_models(*names_or_paths: str | Path) -> None:
 
     Raises:
         ModelError: a name is empty.
+
+    >>> lance_align.allow_models("openai/clip-vit-base-patch32")
     """
     for name in names_or_paths:
         if not str(name).strip():

@@ -28,6 +28,12 @@ class Segmentation:
         masks: ``(n, height, width) int16`` of the model's crop of each picture: the number of the label that a pixel
             shows best; -1 throughout where there is no picture.
         reasons: one entry a picture: None, or why it has no mask, as ``"kind: detail"``.
+
+    >>> found = lance_align.segment([picture, None], ["a heart", "paper"], model="nvidia/groupvit-gcc-yfcc")
+    >>> found.areas.shape
+    (2, 2)
+    >>> [reason is None for reason in found.reasons]
+    [True, False]
     """
 
     labels: tuple[str, ...]
@@ -68,6 +74,10 @@ def segment(
         ArgumentError: one image where a list is expected, no labels, a label that is not text, or a template without
             ``{}``.
         ModelError: as `lance_align.load_encoder`, or the model does not segment.
+
+    >>> found = lance_align.segment([picture], ["a heart", "paper"], model="nvidia/groupvit-gcc-yfcc")
+    >>> found.masks.dtype
+    dtype('int16')
     """
     return segmenter(labels, template=template, model=model, revision=revision, device=device)(images)
 

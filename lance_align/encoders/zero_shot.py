@@ -63,6 +63,9 @@ def zero_shot(
         ArgumentError: one image where a list is expected, no labels, a label that is not text, or a template without
             ``{}``.
         ModelError: as `load_encoder`.
+
+    >>> lance_align.zero_shot([picture], ["a heart", "a car"], model="align-tiny").shape
+    (1, 2)
     """
     check_labels(labels, template)  # before anything is loaded
     images = as_list(images, "images")

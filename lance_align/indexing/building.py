@@ -58,6 +58,9 @@ def build_index(
         ArgumentError: no such type, or a target that is not a share.
         TableError: no such vector column, no vectors for the index that was asked for, the table stands at a version
             that was checked out, or LanceDB cannot build it.
+
+    >>> lance_align.build_index(table).action  # exact search is fast enough
+    'none'
     """
     if not 0 < target_recall <= 1:
         raise ArgumentError(f"target_recall={target_recall}; expected a number above 0, at most 1")
@@ -102,6 +105,10 @@ def search_settings(table: Any, *, vector: str = VECTOR) -> SearchSettings:
 
     Raises:
         TableError: the table cannot be read.
+
+    >>> settings = lance_align.search_settings(table)
+    >>> len(settings.apply(table.search("red heart")).limit(5).to_list())
+    5
     """
     check_table(table)
     record = _record_of(table, vector, vector_index(table, vector))

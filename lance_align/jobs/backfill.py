@@ -70,6 +70,10 @@ def backfill(
         JobError: rows are still without vector and reason, too many failed, or an index could not be built (then
             `report` holds the account).
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was made is committed.
+
+    >>> version = lance_align.attach(table, text="caption", vector="caption_vector", model="align-tiny")
+    >>> lance_align.backfill(table="demo", vector="caption_vector", executor="local").embedded
+    60
     """
     started_at = datetime.now().astimezone()
     run = RunOptions(**options)

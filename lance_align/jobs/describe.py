@@ -107,6 +107,13 @@ def describe(
         JobError: rows are still without text and reason, too many failed, or an index could not be built (then
             `report` holds the account).
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was made is committed.
+
+    >>> report = lance_align.describe(
+    ...     table="demo", column="description", model="Salesforce/blip-image-captioning-base",
+    ...     max_new_tokens=16, limit=4, executor="local",
+    ... )
+    >>> report.rows_written
+    4
     """
     started_at = datetime.now().astimezone()
     run = DescribeOptions(**options)

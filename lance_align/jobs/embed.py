@@ -109,6 +109,9 @@ def embed(
         JobError: not every row is in the table; or it is, but too many failed, an index could not be built, or there
             were duplicates or changed rows where these are errors (then `report` holds the account).
         Stopped: SIGTERM or Ctrl-C arrived in the main thread (a KeyboardInterrupt); what was written is committed.
+
+    >>> lance_align.embed("photos", table="photos", model="align-tiny", executor="local").embedded
+    3
     """
     started_at = datetime.now().astimezone()
     run = RunOptions(**options)

@@ -71,7 +71,7 @@ class RunOptions:
     Example:
         >>> from lance_align import RunOptions
         >>> RunOptions(max_errors="1%", executor="local").limits.max_pixels
-        178956970
+        67108864
     """
 
     limit: int | None = None

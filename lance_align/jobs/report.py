@@ -16,6 +16,7 @@ from lance_align.errors import ArgumentError
 from lance_align.spec import BUNDLED_MODEL, DEFAULT_MODEL
 from lance_align.tables.index_report import IndexReport
 from lance_align.tables.layout import VECTOR
+from lance_align.told import Told
 
 FAILURES = 5  # that the text names
 FEW_PHOTOGRAPHS = 0.5  # of the rows: fewer are no reason to say that a model does not know them
@@ -52,7 +53,7 @@ class Failure:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
+class JobReport(Told):
     """The account of one run.
 
     Every row of the input is in one of `embedded`, `failed`, `already_there`, `duplicates`, `changed`.
@@ -94,6 +95,12 @@ class JobReport:
         work: what was done to rows; `embedded` counts the described ones where it is that.
         cut: rows among these whose description ended at its limit of tokens.
         then: the account of the embedding of what was described; None where nobody asked.
+
+    >>> report = lance_align.embed("photos", table="photos", model="align-tiny", executor="local")
+    >>> print(report.to_text())
+    embedded ...photos
+        into ...photos.lance (version 2, 1 commits)
+    ...
     """
 
     source: str

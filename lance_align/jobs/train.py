@@ -56,8 +56,9 @@ def train(
     (``curve.png``), the log (``train.jsonl``) and the checkpoint. Recall is measured before the first step and after
     the last.
 
-        report = lance_align.train("lancedb/photos.lance", out="mine", steps=500, held_out=1000)
-        print(report.to_text())
+    >>> report = lance_align.train("lancedb/demo.lance", out="mine", model="align-tiny", steps=2, batch_size=4)
+    >>> lance_align.load_encoder("mine").spec.dim
+    256
 
     Args:
         table: uri of a Lance table, such as lancedb/photos.lance.

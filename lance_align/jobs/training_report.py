@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from lance_align.told import Told
+
 # AdamW's second moments are a mean over some 1 / (1 - 0.98) steps; before that each step is mostly chance.
 FEW_STEPS = 50
 WAYS = {"text_to_image": "words -> image", "image_to_text": "image -> words"}
@@ -15,7 +17,7 @@ OURS = "<!-- `lance-align train` writes this file after each run. Remove this li
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
+class TrainReport(Told):
     """The account of a training run, its earlier parts among it where it was stopped and continued.
 
     Attributes:
@@ -35,6 +37,12 @@ class TrainReport:
             where it was not measured.
         recall_after: the same after the last step.
         curve: the picture of loss and recall; None where matplotlib is missing.
+
+    >>> report = lance_align.train(
+    ...     "lancedb/demo.lance", out="mine", model="align-tiny", steps=2, batch_size=4, held_out=8
+    ... )
+    >>> report.recall_before.keys() == report.recall_after.keys()
+    True
     """
 
     out: Path

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from lance_align.tables.search_settings import SearchSettings
+from lance_align.told import Told
 
 TARGET_RECALL = 0.97
 
@@ -13,7 +14,7 @@ Action = Literal["built", "extended", "kept", "none", "failed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class IndexReport:
+class IndexReport(Told):
     """What was done about the index of a vector column.
 
     Attributes:
@@ -30,6 +31,9 @@ class IndexReport:
         build_s: seconds that building or extending took.
         measure_s: seconds that measuring took, exact search included.
         error: why it failed; None where it did not.
+
+    >>> lance_align.build_index(table)._repr_mimebundle_()["text/plain"]  # what a notebook shows
+    'index of vector: none, exact search of 60 vectors is fast enough'
     """
 
     vector: str
@@ -44,6 +48,10 @@ class IndexReport:
     build_s: float = 0.0
     measure_s: float = 0.0
     error: str | None = None
+
+    def to_text(self) -> str:
+        """The lines of `to_lines`."""
+        return "\n".join(self.to_lines())
 
     def to_lines(self) -> list[str]:
         """For people: what was done, and, where LanceDB's defaults do not find enough, what to write."""

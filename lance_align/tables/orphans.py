@@ -15,6 +15,7 @@ from lance.file import LanceFileSession
 from lance_align.errors import ArgumentError, TableError
 from lance_align.tables.failures import lance_failures
 from lance_align.tables.handles import dataset_of
+from lance_align.told import Told
 
 DAY_S = 86_400.0  # a job's files wait seconds to minutes for their commit, an index that is built for hours
 MAX_PATHS = 100
@@ -26,7 +27,7 @@ _DETACHED = re.compile(r"_versions/d\d+\.manifest")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CleanupReport:
+class CleanupReport(Told):
     """What a cleanup removed.
 
     Attributes:
@@ -36,6 +37,9 @@ class CleanupReport:
         paths: the first hundred, by name, below the table's folder.
         kept_files: unneeded files that are too young.
         kept_bytes: their size.
+
+    >>> print(lance_align.cleanup(table, dry_run=True).to_text())
+    cleaned up ...demo.lance: 0 files (0 bytes) that no version needs...
     """
 
     table_uri: str
@@ -79,6 +83,9 @@ def cleanup(table: Any, *, min_age_s: float = DAY_S, dry_run: bool = False) -> C
         ArgumentError: `min_age_s` is negative.
         TableError: not an open table, one with detached versions (Lance does not tell what they need), or the storage
             refused; files removed until then are gone, and the table is whole.
+
+    >>> lance_align.cleanup(table, dry_run=True).files
+    0
     """
     if not min_age_s >= 0:
         raise ArgumentError(f"min_age_s={min_age_s}; expected 0 or more seconds")

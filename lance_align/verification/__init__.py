@@ -69,6 +69,9 @@ def verify(
     Raises:
         ArgumentError: `sample_rows` is negative.
         TableError: not an open table, or none of ours: it does not say which model made its vectors.
+
+    >>> lance_align.verify(table).ok
+    True
     """
     if sample_rows < 0:
         raise ArgumentError(f"sample_rows={sample_rows}; expected 0 or more")

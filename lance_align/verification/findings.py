@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from lance_align.errors import TableError
+from lance_align.told import Told
 
 MAX_EXAMPLES = 20
 MAX_EXAMPLE_CHARS = 200  # an id may be a megabyte long
@@ -114,7 +115,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class Verification(Told):
     """What `verify` found out about one version of a table.
 
     Attributes:
@@ -127,6 +128,11 @@ class Verification:
         sampled: vectors that were made again and compared.
         findings: what is wrong, in a fixed order; none for a sound table.
         unchecked: what could not be checked and why, one line each; says nothing about the table.
+
+    >>> print(lance_align.verify(table).to_text())
+    verified ...demo.lance (version ...)
+    ...
+      nothing wrong was found
     """
 
     table_uri: str
