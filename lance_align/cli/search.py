@@ -231,8 +231,9 @@ def _as_table(asked: Asked, rows: Sequence[dict[str, Any]], columns: Sequence[st
     """For people, as wide as the terminal; of a cell one line is shown."""
     console = Console(highlight=False, markup=False, soft_wrap=False)
     drawn = Table(title=asked.title, title_justify="left", box=None, pad_edge=False, show_edge=False)
-    for name, options in (("rank", {"justify": "right"}), (ID, {}), ("similarity", {"justify": "right"})):
-        drawn.add_column(name, no_wrap=True, **options)  # type: ignore[arg-type]  # of a union
+    drawn.add_column("rank", justify="right", no_wrap=True, min_width=4)
+    drawn.add_column(ID, no_wrap=True, overflow="ellipsis", min_width=8, max_width=32)
+    drawn.add_column("similarity", justify="right", no_wrap=True, min_width=10)
     for name in columns:
         drawn.add_column(name, no_wrap=True, overflow="ellipsis")
     for rank, row in enumerate(rows, start=1):
