@@ -139,7 +139,14 @@ class AlignFunction(EmbeddingFunction):
             ModelError: as `encoder`.
         """
         composed = Query(query)
-        return [composed.encode(self._quick_encoder(composed) or self.encoder())]
+        quick = self._quick_encoder(composed)
+        if quick is not None:
+            return [composed.encode(quick)]
+        encoder = self.encoder()
+        vector = composed.encode(encoder)
+        if self.device == "auto" and any(part.kind == "text" for part in composed.parts):
+            encoder.keep_text_tower()  # for the next process that asks
+        return [vector]
 
     def _quick_encoder(self, query: Query) -> Encoder | None:
         """One that embeds texts without torch; None where the query has pictures, or the cache has none, or a GPU may

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from lance_align.cli.command import application, telling
 from lance_align.cli.jobs import GO_ON as GO_ON
 from lance_align.cli.jobs import job_command
 from lance_align.corpora import demo_source, openmoji
+from lance_align.encoders.engines.store import cache_folder
 from lance_align.jobs.embed import embed
 from lance_align.jobs.report import JobReport
 from lance_align.tables.handles import lancedb_table
@@ -57,15 +58,12 @@ def demo(
         report_json: a file for the report.
     """
     print(f"preparing the demo corpus {corpus} …", file=sys.stderr, flush=True)
-    source = demo_source(corpus, directory=_cache(), rows=rows, seed=seed)
+    kept = cache_folder("corpora") or Path(tempfile.gettempdir(), "lance_align")
+    source = demo_source(corpus, directory=kept, rows=rows, seed=seed)
     with telling(report_json) as tell:
         report = embed(source, table=table, model=model, **given)
         tell(report)
     _ask(corpus, report, Path(f"{table}.png") if sheet is None else sheet)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lance-align"
 
 
 def _ask(corpus: Corpus, report: JobReport, sheet: Path) -> None:

@@ -143,6 +143,10 @@ class Encoder(ABC):
         """How often a forward pass did not fit into memory, so that all later ones are smaller."""
         return 0
 
+    def keep_text_tower(self) -> bool:
+        """Keep on disk what lets later processes embed texts at once; whether that was tried. Nothing is raised."""
+        return False
+
     @property
     def temperature(self) -> float:
         """What cosines are divided by to give logits."""

@@ -41,7 +41,7 @@ from lance_align.encoders.engines.text import keep_text_graph
 from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.memory import PassSize
-from lance_align.encoders.once import Once
+from lance_align.encoders.once import LOADING, Once
 from lance_align.encoders.pixels import PixelTower
 from lance_align.encoders.tokens import Tokens, batches_by_length
 from lance_align.encoders.weights import Weights
@@ -101,6 +101,7 @@ class TowerEncoder(Encoder):
         self._tokens_per_pass = PassSize(
             batch_size * spec.max_tokens if batch_size is not None else TOKENS_PER_BATCH[self.device.type]
         )
+        self._kept = False  # the text tower, or the attempt
         self._vision: Once[Engine] = Once(self._load_vision)
         self._text: Once[nn.Module] = Once(self._load_text)
         self._tokens: Once[Tokens] = Once(lambda: Tokens(directory, max_tokens=spec.max_tokens))
@@ -195,6 +196,26 @@ class TowerEncoder(Encoder):
         vectors[good] = self._distinct(list(places))[which]
         return embeddings_of(vectors, reasons)
 
+    def keep_text_tower(self) -> bool:
+        """See `Encoder.keep_text_tower`, and `lance_align.encoders.engines.text`."""
+        backend = self._tokens().backend
+        is_plain = self.device.type == "cpu" and self._dtype == torch.float32 and self._engine in ("auto", "openvino")
+        if self._kept or not is_plain or backend is None:
+            return False
+        self._kept = True
+        with LOADING:
+            keep_text_graph(
+                self.spec,
+                self._text(),
+                tokenizer=backend,
+                pad_id=self._tokens().pad_id,
+                max_chars=self._tokens().max_chars,
+                length=self.spec.max_tokens if self._pads_texts else None,
+                score=self._score,
+                embed=lambda texts: self._embedded(self._text(), texts),
+            )
+        return True
+
     def _distinct(self, texts: Sequence[str]) -> Vectors:
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_PER_CHUNK):
@@ -240,7 +261,6 @@ class TowerEncoder(Encoder):
             self._check_unchanged()
             tower = text_tower(self.spec, self._directory).to(self.device)
             if self._dtype == torch.float32:
-                self._keep_text_graph(tower)
                 return tower
             reference = self._embedded(tower, PROBE_TEXTS)
             found = agreement(self._embedded(tower.to(self._dtype), PROBE_TEXTS), reference)
@@ -252,22 +272,6 @@ class TowerEncoder(Encoder):
                 stacklevel=2,
             )
             return text_tower(self.spec, self._directory).to(self.device)
-
-    def _keep_text_graph(self, tower: nn.Module) -> None:
-        """Let later processes ask without torch; see `lance_align.encoders.engines.text`."""
-        backend = self._tokens().backend
-        if self.device.type != "cpu" or self._engine not in ("auto", "openvino") or backend is None:
-            return
-        keep_text_graph(
-            self.spec,
-            tower,
-            tokenizer=backend,
-            pad_id=self._tokens().pad_id,
-            max_chars=self._tokens().max_chars,
-            length=self.spec.max_tokens if self._pads_texts else None,
-            score=self._score,
-            embed=lambda texts: self._embedded(tower, texts),
-        )
 
     def _check_unchanged(self) -> None:
         """A tower may be loaded long after the spec was read; a trainer may have written new weights since."""

@@ -1,6 +1,6 @@
 """The text tower as a graph of OpenVINO, kept on disk: a process that only asks imports neither torch nor transformers.
 
-The first process that loads a text tower on a CPU keeps its graph, and its tokenizer, after checking that both give the
+The first process that asks a text on a CPU keeps the tower's graph and its tokenizer, after checking that both give the
 vectors of torch (cosine 0.9999 or more, texts of several lengths, alone and together). What a graph depends on decides
 its place in the cache: the checkpoint's files, our code, and the releases of all libraries that make or run it.
 """
