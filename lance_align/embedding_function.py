@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 
 from lance_align.encoders import is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
+from lance_align.encoders.cache import is_loaded
+from lance_align.encoders.checkpoints import checkpoint_fingerprint
+from lance_align.encoders.devices import has_accelerator
+from lance_align.encoders.engines.text import quick_encoder
 from lance_align.errors import ModelError, TableError
 from lance_align.queries import Query, QueryValue
 from lance_align.spec import DEFAULT_MODEL, ModelSpec
@@ -135,7 +139,19 @@ class AlignFunction(EmbeddingFunction):
             ModelError: as `encoder`.
         """
         composed = Query(query)
-        return [composed.encode(self.encoder())]
+        return [composed.encode(self._quick_encoder(composed) or self.encoder())]
+
+    def _quick_encoder(self, query: Query) -> Encoder | None:
+        """One that embeds texts without torch; None where the query has pictures, or the cache has none, or a GPU may
+        be used.
+
+        The checkpoint's files are compared with what wrote the table, as ever.
+        """
+        may_quick = self.device == "auto" and self.fingerprint is not None and not has_accelerator()
+        if not may_quick or any(part.kind == "image" for part in query.parts) or is_loaded(self.name):
+            return None
+        self._require_permission()
+        return _quick(self.name, self.revision, str(self.fingerprint), self.dim)
 
     def compute_source_embeddings(
         self, source: Source, *_args: Any, **_kwargs: Any
@@ -227,6 +243,14 @@ def _load(name: str, revision: str | None, fingerprint: str | None, dim: int | N
     if dim is not None and spec.dim != dim:
         raise ModelError(f"the table says that {name!r} makes vectors of length {dim}, but it makes {spec.dim}")
     return encoder
+
+
+@functools.lru_cache(maxsize=64)
+def _quick(name: str, revision: str | None, wanted: str, dim: int | None) -> Encoder | None:
+    if checkpoint_fingerprint(name, revision=revision) != wanted:
+        return None  # `_load` says what is wrong
+    encoder = quick_encoder(wanted)
+    return encoder if encoder is not None and dim in (None, encoder.spec.dim) else None
 
 
 def _not_taken(place: str, value: object, reason: str) -> ModelError:

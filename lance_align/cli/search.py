@@ -194,7 +194,7 @@ def _vector_of(named: NamedTable, key: str) -> Any:
 
 def _rows(named: NamedTable, asked: Asked, *, where: str | None, limit: int) -> list[dict[str, Any]]:
     """What is found, each row with its similarity to the query, which is a cosine."""
-    vector = asked.query.encode(named.function.encoder())
+    (vector,) = named.function.compute_query_embeddings(asked.query)
     with lance_failures("search", str(named.table.name)):
         query = named.table.search(vector, vector_column_name=named.vector)
         query = search_settings(named.table, vector=named.vector).apply(query).limit(limit + (asked.like is not None))
@@ -231,8 +231,9 @@ def _as_table(asked: Asked, rows: Sequence[dict[str, Any]], columns: Sequence[st
     """For people, as wide as the terminal; of a cell one line is shown."""
     console = Console(highlight=False, markup=False, soft_wrap=False)
     drawn = Table(title=asked.title, title_justify="left", box=None, pad_edge=False, show_edge=False)
-    for name, options in (("rank", {"justify": "right"}), (ID, {}), ("similarity", {"justify": "right"})):
-        drawn.add_column(name, no_wrap=True, **options)  # type: ignore[arg-type]  # of a union
+    drawn.add_column("rank", justify="right", no_wrap=True, min_width=4)
+    drawn.add_column(ID, no_wrap=True, overflow="ellipsis", min_width=8, max_width=32)
+    drawn.add_column("similarity", justify="right", no_wrap=True, min_width=10)
     for name in columns:
         drawn.add_column(name, no_wrap=True, overflow="ellipsis")
     for rank, row in enumerate(rows, start=1):

@@ -208,3 +208,20 @@ def caption_reason(value: object) -> str | None:
     if reason is None and not str(value).strip():
         return str(RowError("empty", "a blank text"))
     return reason
+
+
+def unit_rows(features: NDArray[np.float32]) -> Vectors:
+    """Rows of norm 1, in double precision so that small features do not underflow; NaN where there is no direction."""
+    wide = features.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        unit = np.where(np.isfinite(norms) & (norms > 0.0), wide / norms, np.nan)
+    return unit.astype(np.float32)
+
+
+def embeddings_of(vectors: Vectors, reasons: list[str | None]) -> Embeddings:
+    """Rows without a usable vector become reasons, and zeros in the array."""
+    for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+        reasons[row] = str(RowError("encode", "the model gave no vector with a direction (zero or not finite)"))
+        vectors[row] = 0.0
+    return Embeddings(vectors, tuple(reasons))

@@ -63,6 +63,11 @@ def load_encoder(
         return _encoders.get((located.spec, *how)) or _add(located, *how)
 
 
+def is_loaded(name: str) -> bool:
+    """Whether this process has an encoder of a model, with which a text is embedded at once."""
+    return any(spec.name == name for spec, *_ in _encoders)
+
+
 def _place(family: str, device: str) -> str:
     if family not in FAMILIES and family != "fake":
         raise ModelError(f"unknown model family {family!r}; expected one of {', '.join(sorted(FAMILIES))}")

@@ -13,6 +13,7 @@ from lance_align.encoders import hub
 from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.geometry import read_image_spec
+from lance_align.encoders.kept_specs import keep_spec, kept_spec
 from lance_align.encoders.once import LOADING
 from lance_align.errors import ModelError
 from lance_align.spec import KNOWN_CHECKPOINTS, ModelSpec
@@ -47,11 +48,13 @@ def resolve_spec(model: str | Path, *, revision: str | None = None) -> ModelSpec
     256
     """
     located = locate(model, revision=revision)
-    # The bundled model is whole: its tests say so, and to compare it would import for seconds.
-    if located.directory is not None and located.directory.parent != BUNDLED:
-        towers: Any = importlib.import_module("lance_align.encoders.two_towers")
-        with LOADING:
-            towers.check_whole(located.spec, located.directory)
+    if located.directory is not None and kept_spec(located.spec.fingerprint) is None:
+        # The bundled model is whole: its tests say so, and to compare it would import for seconds.
+        if located.directory.parent != BUNDLED:
+            towers: Any = importlib.import_module("lance_align.encoders.two_towers")
+            with LOADING:
+                towers.check_whole(located.spec, located.directory)
+        keep_spec(located.spec)
     return located.spec
 
 
@@ -73,9 +76,33 @@ def locate(model: str | Path, *, revision: str | None = None) -> Located:
     return _read(directory, name=name, revision=found_commit)
 
 
+def checkpoint_fingerprint(model: str, *, revision: str | None) -> str | None:
+    """The fingerprint of a model's files, of which nothing else is looked at; None where they cannot be read.
+
+    Raises:
+        ModelError: as `hub.find`.
+    """
+    known = KNOWN_CHECKPOINTS.get(model)
+    if known is not None and known.source == "none":
+        return None
+    if known is not None and known.source == "bundled":
+        directory = BUNDLED / model
+    elif known is not None:
+        directory, _ = hub.download(model, revision=revision, known=KNOWN_NAMES)
+    else:
+        directory, *_ = hub.find(model, revision=revision, known=KNOWN_NAMES)
+    try:
+        return fingerprint(directory)
+    except OSError:
+        return None
+
+
 def _read(directory: Path, *, name: str, revision: str | None) -> Located:
     try:
         check_weights(directory)
+        kept = kept_spec(fingerprint(directory))
+        if kept is not None:
+            return Located(spec=dataclasses.replace(kept, name=name, revision=revision), directory=directory)
         path = directory / "config.json"
         raw = read_json(path)
         with LOADING:

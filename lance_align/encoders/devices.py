@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lance_align.encoders.memory import is_out_of_memory
@@ -17,6 +19,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _flags_lock = threading.RLock()  # what measures an encoder holds it round the encoder's own
+
+
+def has_accelerator() -> bool:
+    """Whether a model may run elsewhere than on the CPU; torch is asked only where a driver's device is there."""
+    if sys.platform == "darwin":
+        return True
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def resolve_device(device: str) -> torch.device:

@@ -48,7 +48,7 @@ class Tokens:
             raise ModelError(f"the tokenizer in {directory} cannot be read ({reason}); save it again") from error
         self.pad_id = int(tokenizer.pad_token_id or 0)
         self._max_tokens = max_tokens
-        self._max_chars = CHARS_PER_TOKEN * max_tokens
+        self.max_chars = CHARS_PER_TOKEN * max_tokens
         self._slow: Any = None if tokenizer.is_fast else tokenizer
         self._lock = threading.Lock()
         if self._slow is None:
@@ -56,9 +56,14 @@ class Tokens:
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_length=max_tokens)
 
+    @property
+    def backend(self) -> Any | None:
+        """Of the library tokenizers; None where transformers' own Python does the work."""
+        return None if self._slow is not None else self._tokenizer
+
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with the special tokens of its kind, truncated."""
-        cut = [text[: self._max_chars] for text in texts]
+        cut = [text[: self.max_chars] for text in texts]
         if self._slow is None:
             return [encoding.ids for encoding in self._tokenizer.encode_batch(cut)]
         with self._lock:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lance_align import visuals
-from lance_align.encoders.base import Embeddings, Encoder, Score, Vectors, as_list, text_reason
+from lance_align.encoders.base import (
+    Embeddings,
+    Encoder,
+    Score,
+    Vectors,
+    as_list,
+    embeddings_of,
+    text_reason,
+    unit_rows,
+)
 from lance_align.encoders.checkpoints import read_json
 from lance_align.encoders.devices import (
     Precision,
@@ -28,6 +37,7 @@ from lance_align.encoders.devices import (
 )
 from lance_align.encoders.engines.base import MIN_COSINE_BFLOAT16, Engine, EngineName, agreement, check_options
 from lance_align.encoders.engines.choice import image_engine
+from lance_align.encoders.engines.text import keep_text_graph
 from lance_align.encoders.families import family
 from lance_align.encoders.fingerprint import fingerprint
 from lance_align.encoders.memory import PassSize
@@ -149,7 +159,7 @@ class TowerEncoder(Encoder):
                     reasons[row] = str(error)
             if rows:
                 vectors[rows] = self.encode_pixels(np.stack(pixels))
-        return _embeddings(vectors, reasons)
+        return embeddings_of(vectors, reasons)
 
     def _pixels(self, image: VisualInput | None) -> NDArray[np.uint8]:
         if image is None:
@@ -169,7 +179,7 @@ class TowerEncoder(Encoder):
             )
         if len(pixels) == 0:
             return np.empty((0, self.spec.dim), dtype=np.float32)
-        return _normalise(self._vision()(pixels))
+        return unit_rows(self._vision()(pixels))
 
     def encode_texts(self, texts: Sequence[str | None]) -> Embeddings:
         """See `Encoder.encode_texts`; equal texts are embedded once.
@@ -183,7 +193,7 @@ class TowerEncoder(Encoder):
         which = [places.setdefault(str(texts[row]), len(places)) for row in good]
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
         vectors[good] = self._distinct(list(places))[which]
-        return _embeddings(vectors, reasons)
+        return embeddings_of(vectors, reasons)
 
     def _distinct(self, texts: Sequence[str]) -> Vectors:
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
@@ -229,9 +239,10 @@ class TowerEncoder(Encoder):
         with load_errors(self.spec.name, self.device):
             self._check_unchanged()
             tower = text_tower(self.spec, self._directory).to(self.device)
-            reference = self._embedded(tower, PROBE_TEXTS)
             if self._dtype == torch.float32:
+                self._keep_text_graph(tower)
                 return tower
+            reference = self._embedded(tower, PROBE_TEXTS)
             found = agreement(self._embedded(tower.to(self._dtype), PROBE_TEXTS), reference)
             if found >= MIN_COSINE_BFLOAT16:
                 return tower
@@ -241,6 +252,22 @@ class TowerEncoder(Encoder):
                 stacklevel=2,
             )
             return text_tower(self.spec, self._directory).to(self.device)
+
+    def _keep_text_graph(self, tower: nn.Module) -> None:
+        """Let later processes ask without torch; see `lance_align.encoders.engines.text`."""
+        backend = self._tokens().backend
+        if self.device.type != "cpu" or self._engine not in ("auto", "openvino") or backend is None:
+            return
+        keep_text_graph(
+            self.spec,
+            tower,
+            tokenizer=backend,
+            pad_id=self._tokens().pad_id,
+            max_chars=self._tokens().max_chars,
+            length=self.spec.max_tokens if self._pads_texts else None,
+            score=self._score,
+            embed=lambda texts: self._embedded(tower, texts),
+        )
 
     def _check_unchanged(self) -> None:
         """A tower may be loaded long after the spec was read; a trainer may have written new weights since."""
@@ -302,21 +329,4 @@ def _checked(spec: ModelSpec, directory: Path) -> tuple[Family, Score]:
 def _embed(tower: nn.Module, device: torch.device, *inputs: torch.Tensor) -> Vectors:
     with full_precision(device):
         features: torch.Tensor = tower(*(each.to(device) for each in inputs))
-    return _normalise(features.cpu().numpy())
-
-
-def _normalise(features: NDArray[np.float32]) -> Vectors:
-    """Rows of norm 1, in double precision so that small features do not underflow; NaN where there is no direction."""
-    wide = features.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        norms = np.linalg.norm(wide, axis=1, keepdims=True)
-        unit = np.where(np.isfinite(norms) & (norms > 0.0), wide / norms, np.nan)
-    return unit.astype(np.float32)
-
-
-def _embeddings(vectors: Vectors, reasons: list[str | None]) -> Embeddings:
-    """Rows without a usable vector become reasons, and zeros in the array."""
-    for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-        reasons[row] = str(RowError("encode", "the model gave no vector with a direction (zero or not finite)"))
-        vectors[row] = 0.0
-    return Embeddings(vectors, tuple(reasons))
+    return unit_rows(features.cpu().numpy())

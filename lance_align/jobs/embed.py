@@ -34,7 +34,7 @@ from lance_align.spec import DEFAULT_MODEL, ModelSpec
 from lance_align.tables.commits import Committer
 from lance_align.tables.creation import open_table
 from lance_align.tables.location import TableLocation, table_location
-from lance_align.tables.metadata import read_specs
+from lance_align.tables.metadata import error_columns, read_specs
 from lance_align.tables.schema import Embed, table_schema
 from lance_align.visuals import check_installed
 
@@ -200,7 +200,9 @@ def _default_spec(location: TableLocation, revision: str | None) -> ModelSpec:
         TableError: the table cannot be opened.
     """
     dataset = open_table(location.uri, storage_options=location.storage_options)
-    there = next(iter(read_specs(dataset.schema).values()), None) if dataset is not None else None
+    specs = {} if dataset is None else read_specs(dataset.schema)
+    attached = {} if dataset is None else error_columns(dataset.schema)
+    there = next((spec for vector, spec in specs.items() if vector not in attached), None)
     if there is None:
         return resolve_spec(DEFAULT_MODEL, revision=revision)
     if not is_allowed(there.name, there.revision):

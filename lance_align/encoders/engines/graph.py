@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,9 +18,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from lance_align.encoders.devices import Precision
 from lance_align.encoders.engines.base import MIN_COSINE, EngineName, Features, Pixels, agreement, probe_pixels
+from lance_align.encoders.engines.openvino import openvino
 from lance_align.encoders.engines.recipe import recipe
 from lance_align.encoders.engines.store import cache_folder, replace_folder
 from lance_align.encoders.pixels import PixelTower
@@ -53,13 +54,12 @@ class GraphEngine:
     halved = 0  # its passes are small: see PIXELS_PER_BATCH
 
     def __init__(self, spec: ModelSpec, load: Callable[[], PixelTower], *, threads: int) -> None:
-        openvino = _openvino()
-        self._openvino = openvino
+        self._openvino = openvino()
         self._shape = (max(1, PIXELS_PER_BATCH // spec.image.pixels), *spec.image.shape)
         self._threads = threads
         self._lock = threading.Lock()
         probe = probe_pixels(spec.image)
-        release = openvino.__version__.partition("-")[0]
+        release = self._openvino.__version__.partition("-")[0]
         kept = cache_folder(f"openvino-{release}", recipe(spec, engine=f"openvino {release}"))
         if kept is not None and self._take(kept, probe):
             return
@@ -124,34 +124,33 @@ class GraphEngine:
         replace_folder(kept, write)
 
 
-def _openvino() -> Any:
-    """The package, imported without its telemetry: ``import openvino`` tells Google Analytics of it, from a fork.
+def save_text_graph(tower: nn.Module, path: Path, *, length: int) -> None:
+    """Write the graph of a text tower, of any number of texts and tokens.
 
-    Where the package ``openvino_telemetry`` is missing, OpenVINO uses a stub; so it is, for the length of the import.
+    Args:
+        length: tokens of the texts it is traced with.
     """
-    name = "openvino_telemetry"
-    hide = name not in sys.modules
-    if hide:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say: not installed
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        if hide:
-            del sys.modules[name]
+    ids = torch.ones((3, length), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1:, length // 2 :] = 0  # else the tower would leave the mask out
+    openvino().save_model(_graph(tower, (ids, mask)), path, compress_to_fp16=False)
 
 
 def _converted(tower: PixelTower) -> Any:
+    return _graph(tower, (torch.zeros((1, *tower.image.shape), dtype=torch.uint8),))
+
+
+def _graph(tower: nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
     """The tower's graph, by OpenVINO's frontend itself: `openvino.convert_model` wants to report its use."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.zeros((1, *tower.image.shape), dtype=torch.uint8)
     logging: Any = importlib.import_module("transformers.utils.logging")  # not annotated
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # tracing looks at every property of transformers' modules, and some complain
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing says that constants become constants
-        traced = TorchScriptPythonDecoder(tower, example_input=(example,))
+        traced = TorchScriptPythonDecoder(tower, example_input=example)
         frontend: Any = FrontEndManager().load_by_framework("pytorch")
         graph = frontend.convert(frontend.load(traced))
     logging.set_verbosity(verbosity)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 VARIABLE = "LANCE_ALIGN_CACHE"
@@ -30,6 +32,28 @@ def cache_folder(*names: str) -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lance_align", *names)
     except RuntimeError:  # of Path.home: a container's user without a name, and no HOME
         return None
+
+
+def cache_key(*parts: str, libraries: Sequence[str], code: Iterable[Path]) -> str | None:
+    """What something in the cache is made from, as a digest: made anew where any of it changes.
+
+    Args:
+        parts: of the data.
+        libraries: whose releases count.
+        code: files and folders of Python that count.
+
+    Returns:
+        None where a library is not installed.
+    """
+    digest = hashlib.sha256("\n".join(parts).encode())
+    try:
+        digest.update("\n".join(f"{name} {version(name)}" for name in libraries).encode())
+    except PackageNotFoundError:
+        return None
+    for place in code:
+        for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from lance_align.encoders.devices import has_accelerator
 from lance_align.errors import JobError
 from lance_align.jobs import watchdog
 from lance_align.jobs.executors.base import Executor, ReadTask, Worker, blocks
@@ -39,7 +40,7 @@ class LocalExecutor(Executor):
 
     def resources(self) -> Resources:
         """The processors of this process."""
-        return Resources(cpus=usable_cpus(), gpus=int(_has_gpu()), is_local=True)
+        return Resources(cpus=usable_cpus(), gpus=int(sys.platform != "darwin" and has_accelerator()), is_local=True)
 
     def id_registry(self, target: Target, *, version: int, policy: Policy) -> IdRegistry:
         """See `Executor.id_registry`."""
@@ -150,12 +151,3 @@ def _kept_threads() -> Iterator[None]:
 def usable_cpus() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _has_gpu() -> bool:
-    """Whether torch has one; torch is asked only where a driver's device is there: to import it takes seconds."""
-    if not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):  # noqa: PTH110  one line
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
