@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _MAX_CHARS = 300  # of a caption or a reason
+_OWN_DIRECTION = ' dir="auto"'  # a text's writing direction changes nothing outside it
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2230; --grey: #626975; --rule: #dfe2e7; --paper: #fff; --tile: #f4f5f7;
@@ -41,7 +42,8 @@ img, .error { display: block; width: 100%; height: auto; aspect-ratio: 1; object
 figcaption { margin-top: 0.3rem; overflow-wrap: anywhere }
 .score, footer { color: var(--grey); font-size: 0.8rem }
 .score { display: block }
-@media (max-width: 40rem) { section { grid-template-columns: 1fr; gap: 0.5rem } header { max-width: 9rem }
+@media (max-width: 40rem) { section { grid-template-columns: 1fr; gap: 0.5rem }
+  header :is(img, .error) { max-width: 9rem }
   ol { grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)) } }
 """
 # The browser runs and loads nothing but this one style and the pictures inside.
@@ -105,9 +107,6 @@ def html_page(lines: Sequence[HtmlLine], *, title: str, credit: str) -> HtmlShee
         f"<title>{_escaped(title or 'Search results')}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"{heading}<main>\n{''.join(map(_section, lines))}</main>\n{foot}</body>\n</html>\n"
     )
-
-
-_OWN_DIRECTION = ' dir="auto"'  # a text's writing direction changes nothing outside it
 
 
 def _section(line: HtmlLine) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.font_manager import FontProperties
 
 POINTS_PER_INCH = 72
 _NARROWEST = 0.2  # of a letter's size; more letters than that fit into no line
@@ -27,10 +30,21 @@ def drawable(text: str) -> str:
     return "".join(parts)
 
 
-def families(text: str) -> list[str]:
-    """The font families that have the text's letters, matplotlib's own first."""
-    found = {name: None for letter in dict.fromkeys(text) if letter != "\n" for name in [_family_of(letter)] if name}
-    return [_first_font().family_name, *(name for name in found if name != _first_font().family_name)]
+def font_of(text: str, *, size: float, weight: str = "normal") -> FontProperties:
+    """The fonts that have the text's letters, matplotlib's own first; of normal weight where that one is not enough.
+
+    Few others have a bold face, and matplotlib logs a line for each that has none.
+
+    Args:
+        text: what `drawable` gives.
+        size: of the letters, points.
+        weight: of the letters, as matplotlib calls it.
+    """
+    from matplotlib.font_manager import FontProperties
+
+    first = _first_font().family_name
+    others = {name for letter in set(text) - {"\n"} for name in [_family_of(letter)] if name not in (first, None)}
+    return FontProperties(family=[first, *sorted(others)], size=size, weight="normal" if others else weight)
 
 
 def wrapped(text: str, *, width: float, lines: int, size: float, weight: str = "normal") -> list[str]:
@@ -44,7 +58,7 @@ def wrapped(text: str, *, width: float, lines: int, size: float, weight: str = "
     """
     most = lines * int(width * POINTS_PER_INCH / (size * _NARROWEST)) + 2
     words = drawable(" ".join(text[: 2 * most].split()))[:most]
-    fits = _fitting(words, width, size, weight)
+    fits = _fitting(width, size, weight)
     done: list[str] = []
     while words and len(done) < lines - 1:
         line = _first_line(words, fits)
@@ -55,15 +69,18 @@ def wrapped(text: str, *, width: float, lines: int, size: float, weight: str = "
     return [*done, words] if words else done
 
 
-def _fitting(text: str, width: float, size: float, weight: str) -> Callable[[str], bool]:
-    """Whether a part of the text is no wider than `width`."""
+def _fitting(width: float, size: float, weight: str) -> Callable[[str], bool]:
+    """Whether a line is no wider than `width`."""
     from matplotlib.backends.backend_agg import RendererAgg
-    from matplotlib.font_manager import FontProperties
 
     dpi = 4 * POINTS_PER_INCH  # at fewer, hinting moves what is drawn
     renderer: Any = RendererAgg(1, 1, dpi)  # type: ignore[no-untyped-call]
-    font = FontProperties(family=families(text + "…"), size=size, weight=weight)
-    return lambda part: bool(renderer.get_text_width_height_descent(part, font, False)[0] <= width * dpi)
+
+    def fits(line: str) -> bool:
+        font = font_of(line, size=size, weight=weight)
+        return bool(renderer.get_text_width_height_descent(line, font, False)[0] <= width * dpi)
+
+    return fits
 
 
 def _first_line(words: str, fits: Callable[[str], bool]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lance_align.errors import ArgumentError, MissingExtraError
-from lance_align.lettering import families, wrapped
+from lance_align.lettering import font_of, wrapped
 from lance_align.tiles import Tile
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class Canvas:
         drawn = wrapped(words, width=width, lines=lines, size=size, weight=weight)
         for number, line in enumerate(drawn):
             self._figure.text(
-                *self._at(x, y + number * size * _LEADING), line, size=size, color=colour, weight=weight, va="top",
-                family=families(line), parse_math=False,
+                *self._at(x, y + number * size * _LEADING), line, color=colour, va="top", parse_math=False,
+                fontproperties=font_of(line, size=size, weight=weight),
             )  # fmt: skip
         return len(drawn)
 
@@ -107,8 +107,8 @@ class Canvas:
             axes.set_facecolor(_ERROR_FILL)
             words = "\n".join(wrapped(picture, width=side * 0.92, lines=max(1, int(side * 5)), size=7))
             axes.text(
-                0.5, 0.5, words, size=7, color=ERROR_INK, ha="center", va="center", clip_on=True,
-                transform=axes.transAxes, family=families(words), parse_math=False,
+                0.5, 0.5, words, color=ERROR_INK, ha="center", va="center", clip_on=True,
+                transform=axes.transAxes, fontproperties=font_of(words, size=7), parse_math=False,
             )  # fmt: skip
             return
         picture.thumbnail((round(side * _DPI * 2),) * 2)
