@@ -38,7 +38,7 @@ from lance_align.benchmarks.start import start_lines
 from lance_align.benchmarks.towers import image_lines, machine, text_lines
 from lance_align.benchmarks.weights import CACHE, save_base_checkpoint
 from lance_align.cli.command import application, run
-from lance_align.encoders.checkpoints import BUNDLED
+from lance_align.encoders.checkpoints import BUNDLED, resolve_spec
 from lance_align.errors import ArgumentError
 
 Part = Literal["start", "image", "text", "decode", "job", "growth", "search", "families", "gpu"]
@@ -86,6 +86,8 @@ def benchmark(
         raise ArgumentError(f"rows={tuple(rows)}, job_rows={job_rows}; expected numbers above 0")
     if "gpu" in parts:
         require_gpu()
+    if model is not None:
+        resolve_spec(model)  # what cannot be used is said before anything is measured
     console = Console()
     directory = model or save_base_checkpoint()
     console.print(f"lance_align {__version__}; {machine()}; {directory}")

@@ -274,7 +274,7 @@ def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path, photos: Any) ->
     plain = photos_of(tmp_path, range(3))
     with pytest.raises(TableError, match="does not say how 'vector' is made"):
         run(tmp_path)
-    with pytest.raises(TableError, match="was not found"):
+    with pytest.raises(TableError, match="is not there; the database has photos"):
         run(tmp_path, table="nothing")
     lance_align.attach(plain, image="picture", model="fake")
     wrong: list[dict[str, Any]] = [{"commit_rows": 0}, {"commit_rows": "10"}, {"commit_seconds": math.nan}]
@@ -346,7 +346,7 @@ def filled(table: Any) -> int:
         (["--table", "photos"], 1, "does not say how 'vector' is made"),
         (["--table", "photos", "--image", "number"], 1, "'number' of table 'photos' is int64"),
         (["--table", "photos", "--image", "picture", "--model", "no-such-model"], 1, "no-such-model"),
-        (["--table", "nothing", "--image", "picture"], 1, "nothing.lance is not there; check db and table"),
+        (["--table", "nothing", "--image", "picture"], 1, "nothing.lance is not there; the database has photos"),
         (["--table", "über uns", "--image", "picture"], 1, "refused by LanceDB"),
     ],
 )

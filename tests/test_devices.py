@@ -294,7 +294,7 @@ def test_a_model_that_decides_computes_in_float32(groupvit: Path, monkeypatch: p
         with pytest.raises(ArgumentError, match="gives other vectors in bfloat16; use precision='float32'"):
             make(spec, groupvit, device="cpu" if make is TowerEncoder else CPU, precision="bfloat16")
     with pytest.raises(ArgumentError, match="gives other vectors in bfloat16"):
-        embed(groupvit / "no such source", db=groupvit, table="t", model=os.fspath(groupvit), precision="bfloat16")
+        embed(groupvit, db=groupvit, table="t", model=os.fspath(groupvit), precision="bfloat16")
 
 
 def planned(device: str = "auto", *, actors: int | None = None, gpus: int = 8, is_local: bool = False) -> Any:

@@ -382,6 +382,6 @@ def test_a_table_that_says_nothing(tmp_path: Path) -> None:
     lance.write_dataset(texts(0, 2), tmp_path / "notes.lance")
     with pytest.raises(TableError, match=r"does not say how 'vector' is made; lance_align\.attach"):
         Filler(str(tmp_path / "notes.lance"), "vector")
-    with pytest.raises(TableError, match="was not found"):
+    with pytest.raises(TableError, match="is not there; the database has notes"):
         Filler(str(tmp_path / "nothing.lance"), "vector")
     assert FAKE_SPEC.dim == 32
