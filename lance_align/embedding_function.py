@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lance_align.encoders import is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
-from lance_align.encoders.cache import is_loaded
+from lance_align.encoders.cache import reads_texts
 from lance_align.encoders.checkpoints import checkpoint_fingerprint
 from lance_align.encoders.devices import has_accelerator
 from lance_align.encoders.engines.text import quick_encoder
@@ -155,7 +155,7 @@ class AlignFunction(EmbeddingFunction):
         The checkpoint's files are compared with what wrote the table, as ever.
         """
         may_quick = self.device == "auto" and self.fingerprint is not None and not has_accelerator()
-        if not may_quick or any(part.kind == "image" for part in query.parts) or is_loaded(self.name):
+        if not may_quick or any(part.kind == "image" for part in query.parts) or reads_texts(self.name):
             return None
         self._require_permission()
         return _quick(self.name, self.revision, str(self.fingerprint), self.dim)

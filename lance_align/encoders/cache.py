@@ -63,9 +63,9 @@ def load_encoder(
         return _encoders.get((located.spec, *how)) or _add(located, *how)
 
 
-def is_loaded(name: str) -> bool:
-    """Whether this process has an encoder of a model, with which a text is embedded at once."""
-    return any(spec.name == name for spec, *_ in _encoders)
+def reads_texts(name: str) -> bool:
+    """Whether this process has the text tower of a model in memory."""
+    return any(spec.name == name and "text" in encoder.loaded_towers for (spec, *_), encoder in _encoders.items())
 
 
 def _place(family: str, device: str) -> str:

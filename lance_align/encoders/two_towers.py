@@ -141,7 +141,7 @@ class TowerEncoder(Encoder):
 
     @property
     def loaded_towers(self) -> frozenset[str]:
-        """Which of ``"image"`` and ``"text"`` are in memory."""
+        """See `Encoder.loaded_towers`."""
         loaded = {"image": self._vision.made, "text": self._text.made}
         return frozenset(name for name, made in loaded.items() if made)
 
