@@ -11,13 +11,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from lance_align.encoders import families
 from lance_align.encoders.engines.store import cache_folder, cache_key
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
 
 _LIBRARIES = ("torch", "transformers")
-_CODE = ("checkpoints.py", "geometry.py", "fingerprint.py", "weights.py", "two_towers.py")
 
 
 def kept_spec(fingerprint: str) -> ModelSpec | None:
@@ -43,7 +41,5 @@ def keep_spec(spec: ModelSpec) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _place(fingerprint: str) -> Path | None:
-    here = Path(__file__).parent
-    code = (*map(Path, families.__path__), *(here / name for name in _CODE))
-    key = cache_key(fingerprint, libraries=_LIBRARIES, code=code)
+    key = cache_key(fingerprint, libraries=_LIBRARIES)
     return None if key is None else cache_folder("specs", f"{key}.json")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,25 +35,29 @@ def cache_folder(*names: str) -> Path | None:
         return None
 
 
-def cache_key(*parts: str, libraries: Sequence[str], code: Iterable[Path]) -> str | None:
-    """What something in the cache is made from, as a digest: made anew where any of it changes.
+def cache_key(*parts: str, libraries: Sequence[str]) -> str | None:
+    """What something in the cache is made from, as a digest: made anew where any of it, or the encoders' code, changes.
 
     Args:
         parts: of the data.
         libraries: whose releases count.
-        code: files and folders of Python that count.
 
     Returns:
         None where a library is not installed.
     """
-    digest = hashlib.sha256("\n".join(parts).encode())
     try:
-        digest.update("\n".join(f"{name} {version(name)}" for name in libraries).encode())
+        releases = [f"{name} {version(name)}" for name in libraries]
     except PackageNotFoundError:
         return None
-    for place in code:
-        for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.read_bytes())
+    return hashlib.sha256("\n".join((*parts, *releases, _code())).encode()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of all code of the encoders, which is read in milliseconds, and imported in seconds."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lance_align.encoders import families
 from lance_align.encoders.base import (
     Embeddings,
     Encoder,
@@ -198,9 +197,7 @@ def keep_text_graph(
 
 def _folder(fingerprint: str) -> Path | None:
     """The place of a checkpoint's graph; None where nothing is kept, or a library is missing."""
-    here = Path(__file__).parent
-    code = (*map(Path, families.__path__), here, here.parent / "tokens.py")
-    key = cache_key(fingerprint, libraries=_LIBRARIES, code=code)
+    key = cache_key(fingerprint, libraries=_LIBRARIES)
     return None if key is None else cache_folder("texts", key)
 
 
