@@ -25,7 +25,8 @@ def has_accelerator() -> bool:
     """Whether a model may run elsewhere than on the CPU; torch is asked only where a driver's device is there."""
     if sys.platform == "darwin":
         return True
-    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    if sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
         return False
     import torch
 
