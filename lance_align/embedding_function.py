@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from lance_align.encoders import is_allowed, load_encoder, resolve_spec
 from lance_align.encoders.base import Embeddings, Encoder, Vectors, caption_reason
-from lance_align.encoders.cache import reads_texts
 from lance_align.encoders.checkpoints import checkpoint_fingerprint
 from lance_align.encoders.devices import has_accelerator
 from lance_align.encoders.engines.text import quick_encoder
@@ -139,26 +138,29 @@ class AlignFunction(EmbeddingFunction):
             ModelError: as `encoder`.
         """
         composed = Query(query)
-        quick = self._quick_encoder(composed)
-        if quick is not None:
-            return [composed.encode(quick)]
-        encoder = self.encoder()
-        vector = composed.encode(encoder)
-        if self.device == "auto" and any(part.kind == "text" for part in composed.parts):
-            encoder.keep_text_tower()  # for the next process that asks
-        return [vector]
+        kinds = {part.kind for part in composed.parts}
+        encoder = self.encoder() if "image" in kinds else self._text_encoder(keep="text" in kinds)
+        return [composed.encode(encoder)]
 
-    def _quick_encoder(self, query: Query) -> Encoder | None:
-        """One that embeds texts without torch; None where the query has pictures, or the cache has none, or a GPU may
-        be used.
+    def _text_encoder(self, *, keep: bool) -> Encoder:
+        """The text tower kept on disk, which is the fastest on a CPU; `encoder` where there is none, or a GPU is used.
 
         The checkpoint's files are compared with what wrote the table, as ever.
+
+        Args:
+            keep: put the tower there first if it is missing.
         """
-        may_quick = self.device == "auto" and self.fingerprint is not None and not has_accelerator()
-        if not may_quick or any(part.kind == "image" for part in query.parts) or reads_texts(self.name):
-            return None
+        on_cpu = self.device == "cpu" or (self.device == "auto" and not has_accelerator())
+        if not on_cpu or self.fingerprint is None:
+            return self.encoder()
         self._require_permission()
-        return _quick(self.name, self.revision, str(self.fingerprint), self.dim)
+        if _fingerprint(self.name, self.revision) != self.fingerprint:
+            return self.encoder()  # which says what is wrong
+        quick = quick_encoder(self.fingerprint)
+        if quick is None and keep:
+            self.encoder().keep_text_tower()
+            quick = quick_encoder(self.fingerprint)
+        return quick if quick is not None and self.dim in (None, quick.spec.dim) else self.encoder()
 
     def compute_source_embeddings(
         self, source: Source, *_args: Any, **_kwargs: Any
@@ -253,11 +255,9 @@ def _load(name: str, revision: str | None, fingerprint: str | None, dim: int | N
 
 
 @functools.lru_cache(maxsize=64)
-def _quick(name: str, revision: str | None, wanted: str, dim: int | None) -> Encoder | None:
-    if checkpoint_fingerprint(name, revision=revision) != wanted:
-        return None  # `_load` says what is wrong
-    encoder = quick_encoder(wanted)
-    return encoder if encoder is not None and dim in (None, encoder.spec.dim) else None
+def _fingerprint(name: str, revision: str | None) -> str | None:
+    """Once a process, as `_load`."""
+    return checkpoint_fingerprint(name, revision=revision)
 
 
 def _not_taken(place: str, value: object, reason: str) -> ModelError:

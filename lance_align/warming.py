@@ -11,7 +11,6 @@ import numpy as np
 from lance_align.errors import TableError
 from lance_align.functions import table_function
 from lance_align.indexing.building import search_settings
-from lance_align.queries import Query
 from lance_align.tables.failures import lance_failures
 from lance_align.tables.handles import dataset_of
 from lance_align.tables.indexes import vector_index
@@ -76,12 +75,12 @@ def warm_up(table: Any, *, vector: str = VECTOR, images: bool = False) -> WarmUp
     if function is None:
         raise TableError(f"table {table.name!r} does not say which model wrote {vector!r}; see lance_align.attach")
     started = time.perf_counter()
-    encoder = function.encoder()
-    query = Query("warm up").encode(encoder)
+    (query,) = function.compute_query_embeddings("warm up")
     text_s = time.perf_counter() - started
     image_s = None
     if images:
         started = time.perf_counter()
+        encoder = function.encoder()
         encoder.encode_pixels(np.zeros((1, *encoder.spec.image.shape), np.uint8))
         image_s = time.perf_counter() - started
     started = time.perf_counter()
@@ -92,7 +91,7 @@ def warm_up(table: Any, *, vector: str = VECTOR, images: bool = False) -> WarmUp
             table.prewarm_index(index.name)
         settings.apply(table.search(query, vector_column_name=vector)).limit(10).to_arrow()
     return WarmUp(
-        model=encoder.spec.name,
+        model=function.name,
         index=None if index is None else index.name,
         settings=settings,
         text_s=text_s,

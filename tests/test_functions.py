@@ -332,9 +332,9 @@ def test_one_encoder_a_process_and_only_the_tower_a_query_needs(small_model: Pat
     db.create_table("photos", schema=schema)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda words: db.open_table("photos").search(words).to_list(), ["red", "green", "blue", "x"]))
-    assert function.encoder().loaded_towers == {"text"}
+    assert "image" not in function.encoder().loaded_towers
     db.open_table("photos").search(png(RED)).to_list()
-    assert function.encoder().loaded_towers == {"text", "image"}
+    assert "image" in function.encoder().loaded_towers
     assert AlignFunction.create(**function.safe_model_dump()).encoder() is function.encoder()
 
 

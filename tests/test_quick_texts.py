@@ -16,6 +16,7 @@ from lance_align.encoders import cache
 from lance_align.encoders.engines import text
 from lance_align.encoders.engines.store import VARIABLE
 from lance_align.encoders.remembered import remembered
+from lance_align.encoders.two_towers import TowerEncoder
 from tests.corpus import parquet, pictures
 from tests.family_models import save_family
 
@@ -37,7 +38,7 @@ def afresh(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(cache, "_encoders", {})
     text.quick_encoder.cache_clear()
     embedding_function._load.cache_clear()
-    embedding_function._quick.cache_clear()
+    embedding_function._fingerprint.cache_clear()
     remembered.clear()
 
 
@@ -122,6 +123,32 @@ def test_other_weights_than_the_tables_are_refused_as_ever(tmp_path: Path, monke
     afresh(monkeypatch, tmp_path / "cache")
     with pytest.raises(lance_align.LanceAlignError, match="fingerprint"):
         table.search("a").limit(1).to_list()
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_server_answers_with_the_kept_tower(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one that kept it, and that has the image tower in memory; torch takes twice as long for a text."""
+    afresh(monkeypatch, tmp_path / "cache")
+    model = save_family("clip", tmp_path / "model")
+    lance_align.allow_models(model)
+    function = lance_align.AlignFunction.create(name=str(model), device=device)
+    function.encoder().encode_pixels(np.zeros((1, *function.encoder().spec.image.shape), np.uint8))
+    expected = load_encoder(model, device="cpu", engine="torch").encode_texts(TEXTS).vectors
+    for words, vector in zip(TEXTS, expected, strict=True):
+        assert function.compute_query_embeddings(words)[0] @ vector > 0.9999
+    encoder = function.encoder()
+    assert isinstance(encoder, TowerEncoder)
+    assert encoder.loaded_towers == {"image"}
+
+
+def test_warming_up_takes_the_kept_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    afresh(monkeypatch, tmp_path / "cache")
+    lance_align.embed(parquet(pictures(8), tmp_path / "in.parquet"), db=tmp_path, table="t", model="align-tiny")
+    warm = "import sys, lancedb, lance_align\nlance_align.warm_up(lancedb.connect(sys.argv[1]).open_table('t'))\n"
+    command = [sys.executable, "-c", f"{warm}print('torch' in sys.modules)", str(tmp_path)]
+    for loads_torch in ("True", "False"):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == loads_torch
 
 
 DESCRIBED = """

@@ -120,4 +120,4 @@ def test_warming_up_loads_the_towers_that_were_asked_for(tmp_path: Any, images: 
     fresh = lancedb.connect(tmp_path).open_table("t")
     lance_align.warm_up(fresh, images=images)
     encoder: Any = lance_align.load_encoder(directory)
-    assert encoder.loaded_towers == ({"image", "text"} if images else {"text"})
+    assert ("image" in encoder.loaded_towers) == images

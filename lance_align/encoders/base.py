@@ -143,14 +143,8 @@ class Encoder(ABC):
         """How often a forward pass did not fit into memory, so that all later ones are smaller."""
         return 0
 
-    @property
-    def loaded_towers(self) -> frozenset[str]:
-        """Which of ``"image"`` and ``"text"`` are in memory; both where there is nothing to load."""
-        return frozenset(("image", "text"))
-
-    def keep_text_tower(self) -> bool:
-        """Keep on disk what lets later processes embed texts at once; whether that was tried. Nothing is raised."""
-        return False
+    def keep_text_tower(self) -> None:  # noqa: B027  # most have none
+        """Keep on disk what embeds texts at once, in this process and later ones; where it cannot be, do nothing."""
 
     @property
     def temperature(self) -> float:

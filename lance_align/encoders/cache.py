@@ -63,11 +63,6 @@ def load_encoder(
         return _encoders.get((located.spec, *how)) or _add(located, *how)
 
 
-def reads_texts(name: str) -> bool:
-    """Whether this process has the text tower of a model in memory."""
-    return any(spec.name == name and "text" in encoder.loaded_towers for (spec, *_), encoder in _encoders.items())
-
-
 def _place(family: str, device: str) -> str:
     if family not in FAMILIES and family != "fake":
         raise ModelError(f"unknown model family {family!r}; expected one of {', '.join(sorted(FAMILIES))}")

@@ -141,7 +141,7 @@ class TowerEncoder(Encoder):
 
     @property
     def loaded_towers(self) -> frozenset[str]:
-        """See `Encoder.loaded_towers`."""
+        """Which of ``"image"`` and ``"text"`` are in memory."""
         loaded = {"image": self._vision.made, "text": self._text.made}
         return frozenset(name for name, made in loaded.items() if made)
 
@@ -196,25 +196,28 @@ class TowerEncoder(Encoder):
         vectors[good] = self._distinct(list(places))[which]
         return embeddings_of(vectors, reasons)
 
-    def keep_text_tower(self) -> bool:
+    def keep_text_tower(self) -> None:
         """See `Encoder.keep_text_tower`, and `lance_align.encoders.engines.text`."""
-        backend = self._tokens().backend
         is_plain = self.device.type == "cpu" and self._dtype == torch.float32 and self._engine in ("auto", "openvino")
-        if self._kept or not is_plain or backend is None:
-            return False
-        self._kept = True
-        with LOADING:
+        if self._kept or not is_plain or self._tokens().backend is None:
+            return
+        with LOADING:  # another thread may be at it
+            if self._kept:
+                return
+            was_loaded = self._text.made
             keep_text_graph(
                 self.spec,
                 self._text(),
-                tokenizer=backend,
+                tokenizer=self._tokens().backend,
                 pad_id=self._tokens().pad_id,
                 max_chars=self._tokens().max_chars,
                 length=self.spec.max_tokens if self._pads_texts else None,
                 score=self._score,
                 embed=lambda texts: self._embedded(self._text(), texts),
             )
-        return True
+            if not was_loaded:  # queries will not need it
+                self._text = Once(self._load_text)
+            self._kept = True
 
     def _distinct(self, texts: Sequence[str]) -> Vectors:
         vectors = np.zeros((len(texts), self.spec.dim), dtype=np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from lance_align.encoders.base import (
 )
 from lance_align.encoders.engines.base import MIN_COSINE, agreement, is_openvino_installed
 from lance_align.encoders.engines.store import cache_folder, cache_key, replace_folder
+from lance_align.encoders.once import LOADING
 from lance_align.errors import ModelError
 from lance_align.spec import ModelSpec
 
@@ -134,9 +136,10 @@ def quick_encoder(fingerprint: str) -> QuickEncoder | None:
     if folder is None or not (folder / _FACTS).is_file():
         return None
     try:
-        graph = TextGraph(folder)
+        with LOADING:
+            graph = TextGraph(folder)
     except GraphError:
-        return None  # the next process that loads the tower makes it again
+        return None  # it is made again where torch is at hand
     return QuickEncoder(graph) if graph.spec.fingerprint == fingerprint else None
 
 
@@ -211,5 +214,8 @@ def _compiled(path: Path) -> Any:
     from lance_align.encoders.engines.openvino import openvino
 
     core = openvino().Core()
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit():  # which torch minds too
+        settings["INFERENCE_NUM_THREADS"] = int(threads)
     return core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
